@@ -1,0 +1,269 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+/*
+ * What the core offers to the other modules of the suite: the request context
+ * and a versioned function table, found by module name at preconfiguration
+ * (ngx_http_ai_core_api()), so that modules load in any order and share no
+ * symbol.  The plain-C base (json, scan, sse, tokens, pivot, patch) is
+ * stateless and linked into each module that needs it; dialects live in the
+ * core and are reached through the table only.
+ */
+
+
+#ifndef _NGX_HTTP_AI_CORE_H_INCLUDED_
+#define _NGX_HTTP_AI_CORE_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_ai_compat.h"
+#include "ngx_http_ai_json.h"
+#include "ngx_http_ai_sse.h"
+#include "ngx_http_ai_tokens.h"
+#include "ngx_http_ai_pivot.h"
+#include "ngx_http_ai_patch.h"
+#include "ngx_http_ai_dialect.h"
+
+
+/* changes with any change of what is below */
+#define NGX_HTTP_AI_ABI  1
+
+#define NGX_HTTP_AI_VERSION  "0.1.0"
+
+
+typedef enum {
+    NGX_HTTP_AI_USAGE_NONE = 0,
+    NGX_HTTP_AI_USAGE_PROVIDER,       /* the provider's figures */
+    NGX_HTTP_AI_USAGE_COUNTED,        /* counted from what was relayed */
+    NGX_HTTP_AI_USAGE_ESTIMATED       /* input figure only, or a cut answer */
+} ngx_http_ai_usage_state_e;
+
+
+/*
+ * The order of a request's way through the gateway; hooks of one stage run in
+ * registration order.  A hook returns NGX_OK (go on), NGX_DECLINED (not
+ * concerned, go on), NGX_DONE (it has finalized the request), or NGX_ERROR.
+ */
+
+typedef enum {
+    NGX_HTTP_AI_STAGE_AUTHORIZE = 0,  /* body is parsed, model is known */
+    NGX_HTTP_AI_STAGE_GUARD,
+    NGX_HTTP_AI_STAGE_LIMIT,
+    NGX_HTTP_AI_STAGE_CACHE,
+    NGX_HTTP_AI_STAGE_SETTLE,         /* once, before the request is logged */
+    NGX_HTTP_AI_STAGE_MAX
+} ngx_http_ai_stage_e;
+
+
+typedef struct ngx_http_ai_ctx_s  ngx_http_ai_ctx_t;
+
+typedef ngx_int_t (*ngx_http_ai_hook_pt)(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx);
+
+
+typedef struct {
+    ngx_uint_t                 max_depth;     /* of JSON */
+    ngx_uint_t                 max_nodes;
+    size_t                     max_body;      /* bytes of a request parsed */
+    size_t                     max_answer;    /* bytes of an unstreamed answer
+                                                 that is held */
+    size_t                     max_event;     /* bytes of one SSE event */
+    size_t                     max_header;    /* bytes of an answer's header */
+} ngx_http_ai_limits_t;
+
+
+/* one per main request; survives internal redirects */
+
+struct ngx_http_ai_ctx_s {
+    ngx_http_request_t        *request;
+    ngx_http_ai_limits_t      *limits;
+
+    ngx_http_ai_op_e           op;
+    ngx_http_ai_dialect_t     *dialect;       /* the client's */
+    ngx_str_t                  op_model;      /* of ".../models/{id}" */
+    ngx_str_t                  request_id;
+
+    ngx_str_t                  body;          /* contiguous, NULL if none */
+    ngx_http_ai_json_t         json;          /* top level of body; the whole
+                                                 tree after parse_body() */
+    ngx_str_t                  request_model; /* plain; as the client wrote */
+    ngx_uint_t                 model_node;    /* its node in json */
+
+    unsigned                   parsed:1;      /* json is valid */
+    unsigned                   whole:1;       /* ... and holds all nodes */
+    unsigned                   stream:1;
+    unsigned                   include_usage:1;
+    unsigned                   reading:1;
+    unsigned                   ready:1;       /* passed the stages */
+    unsigned                   answered:1;    /* header sent by the gateway */
+    unsigned                   fallback:1;    /* served by another target than
+                                                 the first choice */
+    unsigned                   settled:1;
+    unsigned                   error_body:1;  /* nginx's error page replaced */
+
+    /* results, for variables, hooks and logs */
+    ngx_str_t                  model;         /* the configured model's name */
+    ngx_str_t                  provider;
+    ngx_str_t                  region;
+    ngx_str_t                  target;        /* provider/upstream-model */
+    ngx_uint_t                 attempts;
+    ngx_http_ai_finish_e       finish;
+    ngx_http_ai_err_e          error;         /* class, when it failed */
+    ngx_msec_t                 start;         /* ngx_current_msec */
+    ngx_msec_int_t             ttft;          /* ms to the first token; -1 */
+    ngx_http_ai_usage_t        usage;         /* sum over attempts */
+    ngx_http_ai_usage_state_e  usage_state;
+    int64_t                    cost;          /* nano-dollars; -1 unknown */
+
+    ngx_chain_t               *error_out;
+    void                      *router;        /* the router's state */
+};
+
+
+/* part of the shared zone that a module owns; kept over reloads when name and
+ * size stay.  init is called in the master with *data == NULL for a new zone */
+
+typedef struct {
+    ngx_str_t                  name;          /* "router", with a version */
+    ngx_int_t                (*init)(ngx_slab_pool_t *shpool, void **data,
+                                     void *conf, ngx_log_t *log);
+    void                      *conf;
+} ngx_http_ai_shared_t;
+
+
+typedef struct {
+    /* marks the location being parsed as one served by the gateway */
+    void  (*enable)(ngx_conf_t *cf);
+
+    ngx_int_t  (*add_hook)(ngx_conf_t *cf, ngx_http_ai_stage_e stage,
+                   ngx_http_ai_hook_pt hook);
+    ngx_int_t  (*add_shared)(ngx_conf_t *cf, ngx_http_ai_shared_t *shared);
+
+    ngx_http_ai_dialect_t  *(*dialect)(ngx_str_t *name);
+
+    /* ctx of a request of an enabled location, or NULL */
+    ngx_http_ai_ctx_t  *(*get_ctx)(ngx_http_request_t *r);
+
+    /* ctx->json with all nodes; NGX_DECLINED: a limit, err is set */
+    ngx_int_t  (*parse_body)(ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err);
+
+    /*
+     * Sends err as a whole answer in the client's dialect: status err->status
+     * or the class's.  retry_after: ms, or -1.  same: type and code are of the
+     * client's dialect and are kept.  Returns what to finalize with.
+     */
+    ngx_int_t  (*send_error)(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+                   ngx_http_ai_error_t *err, int64_t retry_after,
+                   ngx_uint_t same);
+
+    /* the gateway's own headers into r->headers_out before they are sent */
+    ngx_int_t  (*add_headers)(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx);
+} ngx_http_ai_api_t;
+
+
+typedef struct {
+    ngx_uint_t                 abi;           /* must stay the first two */
+    const ngx_http_ai_api_t   *api;
+} ngx_http_ai_core_main_head_t;
+
+
+/* the function table, or NULL after an [emerg]; call it in preconfiguration */
+
+static ngx_inline const ngx_http_ai_api_t *
+ngx_http_ai_core_api(ngx_conf_t *cf, const char *who)
+{
+    ngx_uint_t                      i;
+    ngx_module_t                   *m;
+    ngx_http_ai_core_main_head_t   *head;
+
+    for (i = 0; cf->cycle->modules[i]; i++) {
+        m = cf->cycle->modules[i];
+
+        if (ngx_strcmp(m->name, "ngx_http_ai_core_module") != 0) {
+            continue;
+        }
+
+        head = ((ngx_http_conf_ctx_t *) cf->ctx)->main_conf[m->ctx_index];
+
+        if (head->abi != NGX_HTTP_AI_ABI) {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "%s: ngx_http_ai_core_module has interface %ui, "
+                          "this module needs %d: install both from the same "
+                          "build", who, head->abi, NGX_HTTP_AI_ABI);
+            return NULL;
+        }
+
+        return head->api;
+    }
+
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                  "%s needs ngx_http_ai_core_module, add \"load_module "
+                  "modules/ngx_http_ai_core_module.so;\"", who);
+
+    return NULL;
+}
+
+
+/* the first header of the client's request by lower-case name, or NULL */
+
+static ngx_inline ngx_table_elt_t *
+ngx_http_ai_header_find(ngx_http_request_t *r, const char *name, size_t len)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+            if (h[i].key.len == len
+                && ngx_strncasecmp(h[i].key.data, (u_char *) name, len) == 0)
+            {
+                return &h[i];
+            }
+        }
+    }
+
+    return NULL;
+}
+
+#define ngx_http_ai_header_in(r, literal)                                     \
+    ngx_http_ai_header_find(r, literal, sizeof(literal) - 1)
+
+
+/* a response header; value is not copied.  NULL: no memory */
+
+static ngx_inline ngx_table_elt_t *
+ngx_http_ai_header_push(ngx_list_t *headers, const char *key, size_t key_len,
+    ngx_str_t *value)
+{
+    ngx_table_elt_t  *h;
+
+    h = ngx_list_push(headers);
+    if (h == NULL) {
+        return NULL;
+    }
+
+    h->hash = 1;
+    h->key.data = (u_char *) key;
+    h->key.len = key_len;
+    h->value = *value;
+    h->lowcase_key = (u_char *) key;
+#if (nginx_version >= 1023000)
+    h->next = NULL;
+#endif
+
+    return h;
+}
+
+#define ngx_http_ai_header_add(headers, literal, value)                       \
+    ngx_http_ai_header_push(headers, literal, sizeof(literal) - 1, value)
+
+
+#endif /* _NGX_HTTP_AI_CORE_H_INCLUDED_ */

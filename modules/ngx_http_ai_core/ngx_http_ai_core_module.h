@@ -1,0 +1,69 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+/* private to the core: what its nginx files share */
+
+
+#ifndef _NGX_HTTP_AI_CORE_MODULE_H_INCLUDED_
+#define _NGX_HTTP_AI_CORE_MODULE_H_INCLUDED_
+
+
+#include "ngx_http_ai_core.h"
+
+
+typedef struct {
+    ngx_http_ai_core_main_head_t   head;          /* must stay first */
+
+    ngx_array_t                    hooks[NGX_HTTP_AI_STAGE_MAX];
+    ngx_array_t                    shared;        /* ngx_http_ai_shared_t * */
+
+    ngx_str_t                      zone_name;
+    size_t                         zone_size;
+    ngx_shm_zone_t                *zone;
+
+    size_t                         memory_retain;
+} ngx_http_ai_core_main_conf_t;
+
+
+typedef struct {
+    ngx_flag_t                     enable;
+    ngx_http_ai_limits_t           limits;
+} ngx_http_ai_core_loc_conf_t;
+
+
+/* ngx_http_ai_request.c */
+
+/* the request's ctx, or NULL; finds it again after an internal redirect */
+ngx_http_ai_ctx_t *ngx_http_ai_get_ctx(ngx_http_request_t *r);
+
+/* the same, made when there is none */
+ngx_http_ai_ctx_t *ngx_http_ai_create_ctx(ngx_http_request_t *r);
+
+ngx_int_t ngx_http_ai_precontent_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_ai_parse_body(ngx_http_ai_ctx_t *ctx,
+    ngx_http_ai_error_t *err);
+
+/* seeds the generator of request ids in a worker */
+void ngx_http_ai_request_id_seed(void);
+
+/* ngx_http_ai_error.c */
+
+ngx_int_t ngx_http_ai_send_error(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err, int64_t retry_after,
+    ngx_uint_t same);
+ngx_int_t ngx_http_ai_add_headers(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx);
+ngx_int_t ngx_http_ai_error_filter_init(ngx_conf_t *cf);
+
+/* ngx_http_ai_variables.c */
+
+ngx_int_t ngx_http_ai_add_variables(ngx_conf_t *cf);
+
+
+extern ngx_module_t  ngx_http_ai_core_module;
+
+
+#endif /* _NGX_HTTP_AI_CORE_MODULE_H_INCLUDED_ */

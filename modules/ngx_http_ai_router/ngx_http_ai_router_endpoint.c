@@ -1,0 +1,570 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+/*
+ * What the stock upstream engine is given for each provider: settings, the
+ * upstream, and a TLS context.
+ */
+
+
+#include "ngx_http_ai_router.h"
+
+
+static ngx_int_t ngx_http_ai_provider_upstream(ngx_conf_t *cf,
+    ngx_http_ai_router_main_conf_t *amcf, ngx_http_ai_provider_t *provider,
+    ngx_hash_t *hide);
+#if (NGX_HTTP_SSL)
+static ngx_int_t ngx_http_ai_provider_ssl(ngx_conf_t *cf,
+    ngx_http_ai_provider_t *provider, ngx_uint_t named, X509_STORE **store);
+static ngx_int_t ngx_http_ai_provider_default_ca(ngx_conf_t *cf,
+    ngx_http_ai_provider_t *provider, SSL_CTX *ssl_ctx, X509_STORE **store);
+#endif
+
+
+static ngx_str_t  ngx_http_ai_hide_headers[] = {
+    ngx_string("Date"),
+    ngx_string("Server"),
+    ngx_string("Alt-Svc"),
+    ngx_string("Set-Cookie"),
+    ngx_string("Strict-Transport-Security"),
+    ngx_string("X-Pad"),
+    ngx_string("X-Accel-Expires"),
+    ngx_string("X-Accel-Redirect"),
+    ngx_string("X-Accel-Limit-Rate"),
+    ngx_string("X-Accel-Buffering"),
+    ngx_string("X-Accel-Charset"),
+    ngx_null_string
+};
+
+
+const char *
+ngx_http_ai_provider_url(ngx_pool_t *pool, ngx_http_ai_provider_t *provider)
+{
+    u_char     *p, *last, *host, *host_end, *start;
+    ngx_int_t   port;
+    in_port_t   standard;
+#if (NGX_HAVE_INET6)
+    u_char      addr[16];
+#endif
+
+    p = provider->endpoint.data;
+    last = p + provider->endpoint.len;
+
+    if (last - p > 8 && ngx_strncasecmp(p, (u_char *) "https://", 8) == 0) {
+        provider->ssl = 1;
+        standard = 443;
+        p += 8;
+
+    } else if (last - p > 7
+               && ngx_strncasecmp(p, (u_char *) "http://", 7) == 0)
+    {
+        provider->ssl = 0;
+        standard = 80;
+        p += 7;
+
+    } else {
+        return "it must be \"https://host...\" or \"http://host...\"";
+    }
+
+    for (host = p; p < last; p++) {
+        if (*p <= ' ' || *p >= 0x7f || *p == '"' || *p == '\\') {
+            return "unexpected character";
+        }
+
+        if (*p == '$') {
+            return "variables are not supported, use several providers";
+        }
+
+        if (*p == '?' || *p == '#') {
+            return "a query is not supported";
+        }
+    }
+
+    start = host;
+
+    if (*host == '[') {
+        host++;
+        host_end = ngx_strlchr(host, last, ']');
+
+        if (host_end == NULL) {
+            return "missing \"]\"";
+        }
+
+#if (NGX_HAVE_INET6)
+        if (ngx_inet6_addr(host, host_end - host, addr) != NGX_OK) {
+            return "invalid IPv6 address";
+        }
+#else
+        return "this nginx has no IPv6";
+#endif
+
+        p = host_end + 1;
+
+    } else {
+
+        for (p = host; p < last && *p != ':' && *p != '/'; p++) {
+            if ((*p < 'a' || *p > 'z') && (*p < 'A' || *p > 'Z')
+                && (*p < '0' || *p > '9')
+                && *p != '-' && *p != '.' && *p != '_')
+            {
+                return "invalid host";
+            }
+        }
+
+        host_end = p;
+    }
+
+    if (host == host_end) {
+        return "no host";
+    }
+
+    if (host_end - host > 253) {
+        return "too long host";
+    }
+
+    provider->hostname.len = host_end - host;
+    provider->hostname.data = ngx_pnalloc(pool, provider->hostname.len + 1);
+    if (provider->hostname.data == NULL) {
+        return "no memory";
+    }
+
+    ngx_strlow(provider->hostname.data, host, provider->hostname.len);
+    provider->hostname.data[provider->hostname.len] = '\0';
+
+    provider->port = standard;
+    provider->no_port = 1;
+    host_end = p;
+
+    if (p < last && *p == ':') {
+        host = ++p;
+
+        while (p < last && *p != '/') {
+            p++;
+        }
+
+        port = ngx_atoi(host, p - host);
+
+        if (port == NGX_ERROR || port < 1 || port > 65535) {
+            return "invalid port";
+        }
+
+        provider->port = (in_port_t) port;
+        provider->no_port = 0;
+
+        if (provider->port != standard) {
+            host_end = p;
+        }
+    }
+
+    if (p < last && *p != '/') {
+        return "unexpected text after the host";
+    }
+
+    provider->host.len = host_end - start;
+    provider->host.data = ngx_pnalloc(pool, provider->host.len);
+    if (provider->host.data == NULL) {
+        return "no memory";
+    }
+
+    ngx_strlow(provider->host.data, start, provider->host.len);
+
+    while (last > p && *(last - 1) == '/') {
+        last--;
+    }
+
+    provider->path.data = p;
+    provider->path.len = last - p;
+
+    return NULL;
+}
+
+
+ngx_int_t
+ngx_http_ai_provider_init(ngx_conf_t *cf, ngx_http_ai_router_main_conf_t *amcf)
+{
+    ngx_uint_t                 i, n;
+    ngx_hash_t                 hide;
+    ngx_hash_key_t             keys[16];
+    ngx_hash_init_t            hash;
+    ngx_http_ai_provider_t   **p;
+#if (NGX_HTTP_SSL)
+    X509_STORE                *store;
+#endif
+
+    for (n = 0; ngx_http_ai_hide_headers[n].len; n++) {
+        keys[n].key = ngx_http_ai_hide_headers[n];
+        keys[n].key_hash = ngx_hash_key_lc(keys[n].key.data, keys[n].key.len);
+        keys[n].value = (void *) 1;
+    }
+
+    hash.hash = &hide;
+    hash.key = ngx_hash_key_lc;
+    hash.max_size = 512;
+    hash.bucket_size = ngx_align(128, ngx_cacheline_size);
+    hash.name = "ai_hide_headers_hash";
+    hash.pool = cf->pool;
+    hash.temp_pool = NULL;
+
+    if (ngx_hash_init(&hash, keys, n) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+#if (NGX_HTTP_SSL)
+    store = NULL;
+#endif
+
+    p = amcf->providers.elts;
+
+    for (i = 0; i < amcf->providers.nelts; i++) {
+
+        if (p[i]->is_static) {
+            continue;
+        }
+
+        if (ngx_http_ai_provider_upstream(cf, amcf, p[i], &hide) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+#if (NGX_HTTP_SSL)
+        if (p[i]->ssl
+            && ngx_http_ai_provider_ssl(cf, p[i], p[i]->peers == NULL, &store)
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+#endif
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_ai_provider_upstream(ngx_conf_t *cf,
+    ngx_http_ai_router_main_conf_t *amcf, ngx_http_ai_provider_t *provider,
+    ngx_hash_t *hide)
+{
+    ngx_uint_t                       i;
+    ngx_http_upstream_conf_t        *conf;
+    ngx_http_upstream_srv_conf_t   **uscfp;
+    ngx_http_upstream_main_conf_t   *umcf;
+
+    conf = &provider->upstream;
+
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     conf->next_upstream_timeout = 0;
+     *     conf->next_upstream_tries = 0;
+     *     conf->send_lowat = 0;
+     *     conf->limit_rate = 0;
+     *     conf->buffering = 0;
+     *     conf->request_buffering = 0;
+     *     conf->pass_request_headers = 0;
+     *     conf->pass_request_body = 0;
+     *     conf->intercept_errors = 0;
+     *     conf->change_buffering = 0;
+     *     conf->preserve_output = 0;
+     *     conf->force_ranges = 0;
+     *     conf->local = NULL;
+     *     conf->cache = 0;
+     *     conf->store = 0;
+     *     conf->temp_path = NULL;
+     *     conf->ssl = NULL;
+     */
+
+    conf->connect_timeout = provider->connect;
+    conf->send_timeout = 60000;
+
+    /* an attempt has its own timers, which know what is being waited for */
+
+    conf->read_timeout = 24 * 60 * 60 * 1000;
+
+    conf->buffer_size = 16384;
+    conf->bufs.num = 8;
+    conf->bufs.size = 16384;
+    conf->busy_buffers_size = 32768;
+
+    conf->ignore_client_abort = 1;
+    conf->socket_keepalive = 1;
+
+    /* X-Accel-Redirect from a provider must not choose a location here */
+
+    conf->ignore_headers = NGX_CONF_BITMASK_SET
+                           |NGX_HTTP_UPSTREAM_IGN_XA_REDIRECT
+                           |NGX_HTTP_UPSTREAM_IGN_XA_EXPIRES
+                           |NGX_HTTP_UPSTREAM_IGN_EXPIRES
+                           |NGX_HTTP_UPSTREAM_IGN_CACHE_CONTROL
+                           |NGX_HTTP_UPSTREAM_IGN_SET_COOKIE
+                           |NGX_HTTP_UPSTREAM_IGN_XA_LIMIT_RATE
+                           |NGX_HTTP_UPSTREAM_IGN_XA_BUFFERING
+                           |NGX_HTTP_UPSTREAM_IGN_XA_CHARSET
+                           |NGX_HTTP_UPSTREAM_IGN_VARY;
+
+    /*
+     * Another address of the same provider after a connect or send error;
+     * without NON_IDEMPOTENT a POST on a cached connection that the provider
+     * has just closed would fail.
+     */
+
+    conf->next_upstream = NGX_CONF_BITMASK_SET
+                          |NGX_HTTP_UPSTREAM_FT_ERROR
+                          |NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
+
+    conf->hide_headers = NGX_CONF_UNSET_PTR;
+    conf->pass_headers = NGX_CONF_UNSET_PTR;
+    conf->hide_headers_hash = *hide;
+
+    ngx_str_set(&conf->module, "ai");
+
+    if (provider->no_port) {
+
+        umcf = ngx_http_conf_get_module_main_conf(cf,
+                                                  ngx_http_upstream_module);
+        uscfp = umcf->upstreams.elts;
+
+        for (i = 0; i < umcf->upstreams.nelts; i++) {
+
+            if ((uscfp[i]->flags & NGX_HTTP_UPSTREAM_CREATE)
+                && uscfp[i]->host.len == provider->hostname.len
+                && ngx_strncasecmp(uscfp[i]->host.data,
+                                   provider->hostname.data,
+                                   provider->hostname.len)
+                   == 0)
+            {
+                conf->upstream = uscfp[i];
+
+                if (provider->tls_name.len) {
+                    provider->host = provider->tls_name;
+                }
+
+                return NGX_OK;
+            }
+        }
+    }
+
+    return ngx_http_ai_peers_create(cf, amcf, provider);
+}
+
+
+#if (NGX_HTTP_SSL)
+
+static ngx_int_t
+ngx_http_ai_provider_ssl(ngx_conf_t *cf, ngx_http_ai_provider_t *provider,
+    ngx_uint_t named, X509_STORE **store)
+{
+    u_char                    *p, *last;
+    ngx_str_t                  name, none;
+    ngx_ssl_t                 *ssl;
+    ngx_uint_t                 address;
+    ngx_pool_cleanup_t        *cln;
+    ngx_http_upstream_conf_t  *conf;
+#if (NGX_HAVE_INET6)
+    u_char                     addr[16];
+#endif
+
+    conf = &provider->upstream;
+    name = provider->tls_name.len ? provider->tls_name : provider->hostname;
+    address = 0;
+
+    if (provider->tls_name.len == 0) {
+
+        p = name.data;
+        last = name.data + name.len;
+
+        if (named && ngx_strlchr(p, last, '.') == NULL) {
+
+            if (provider->tls_verify) {
+                (void) ngx_http_ai_conf_error(cf, provider->file,
+                                              provider->line,
+                                              "provider \"%V\": add "
+                                              "\"tls_name\", upstream \"%V\" "
+                                              "is no name of a certificate",
+                                              &provider->name, &name);
+                return NGX_ERROR;
+            }
+
+            ngx_str_null(&name);
+
+        } else if (ngx_inet_addr(p, name.len) != INADDR_NONE) {
+            address = 1;
+        }
+
+#if (NGX_HAVE_INET6)
+        else if (ngx_inet6_addr(p, name.len, addr) == NGX_OK) {
+            address = 1;
+        }
+#endif
+    }
+
+    ssl = ngx_pcalloc(cf->pool, sizeof(ngx_ssl_t));
+    if (ssl == NULL) {
+        return NGX_ERROR;
+    }
+
+    ssl->log = cf->log;
+
+    if (ngx_ssl_create(ssl, NGX_SSL_TLSv1_2|NGX_SSL_TLSv1_3, NULL) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    cln = ngx_pool_cleanup_add(cf->pool, 0);
+    if (cln == NULL) {
+        ngx_ssl_cleanup_ctx(ssl);
+        return NGX_ERROR;
+    }
+
+    cln->handler = ngx_ssl_cleanup_ctx;
+    cln->data = ssl;
+
+    ngx_str_null(&none);
+
+    if (provider->tls_verify) {
+
+        if (ngx_ssl_trusted_certificate(cf, ssl,
+                                        provider->tls_ca.len
+                                        ? &provider->tls_ca : &none, 3)
+            != NGX_OK)
+        {
+            (void) ngx_http_ai_conf_error(cf, provider->file, provider->line,
+                                          "provider \"%V\": cannot use "
+                                          "\"tls_ca %V\"", &provider->name,
+                                          &provider->tls_ca);
+            return NGX_ERROR;
+        }
+
+        if (provider->tls_ca.len == 0
+            && ngx_http_ai_provider_default_ca(cf, provider, ssl->ctx, store)
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        conf->ssl_verify = 1;
+    }
+
+    if (address) {
+
+        /*
+         * The stock check compares host names only: the library checks an
+         * address, within the handshake.
+         */
+
+        if (provider->tls_verify) {
+            if (X509_VERIFY_PARAM_set1_ip_asc(SSL_CTX_get0_param(ssl->ctx),
+                                              (char *) name.data)
+                != 1)
+            {
+                ngx_ssl_error(NGX_LOG_EMERG, cf->log, 0,
+                              "X509_VERIFY_PARAM_set1_ip_asc(\"%V\") failed",
+                              &name);
+                return NGX_ERROR;
+            }
+
+            SSL_CTX_set_verify(ssl->ctx, SSL_VERIFY_PEER, NULL);
+
+            conf->ssl_verify = 0;
+        }
+
+        ngx_str_null(&name);
+    }
+
+    if (ngx_ssl_client_session_cache(cf, ssl, 1) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    conf->ssl = ssl;
+    conf->ssl_session_reuse = 1;
+    conf->ssl_server_name = (name.len != 0);
+
+    conf->ssl_name = ngx_http_ai_conf_literal(cf, &name);
+    if (conf->ssl_name == NULL) {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * The system's bundle is about 140 certificates and 1 MB: read once, shared
+ * by all providers of the cycle.
+ */
+
+static ngx_int_t
+ngx_http_ai_provider_default_ca(ngx_conf_t *cf,
+    ngx_http_ai_provider_t *provider, SSL_CTX *ssl_ctx, X509_STORE **store)
+{
+    char             *name;
+    ngx_uint_t        i, found;
+    ngx_file_info_t   fi;
+
+    static const char  *bundles[] = {
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/ca-bundle.pem",
+        "/etc/ssl/cert.pem",
+        NULL
+    };
+
+#if (OPENSSL_VERSION_NUMBER >= 0x10101000L                                    \
+     && !defined(LIBRESSL_VERSION_NUMBER))
+
+    if (*store) {
+        SSL_CTX_set1_cert_store(ssl_ctx, *store);
+        return NGX_OK;
+    }
+
+#endif
+
+    if (SSL_CTX_set_default_verify_paths(ssl_ctx) != 1) {
+        ngx_ssl_error(NGX_LOG_EMERG, cf->log, 0,
+                      "SSL_CTX_set_default_verify_paths() failed");
+        return NGX_ERROR;
+    }
+
+    name = getenv(X509_get_default_cert_file_env());
+    if (name == NULL) {
+        name = (char *) X509_get_default_cert_file();
+    }
+
+    found = (ngx_file_info(name, &fi) != NGX_FILE_ERROR);
+
+    for (i = 0; !found && bundles[i]; i++) {
+
+        if (ngx_file_info(bundles[i], &fi) == NGX_FILE_ERROR) {
+            continue;
+        }
+
+        if (SSL_CTX_load_verify_locations(ssl_ctx, bundles[i], NULL) != 1) {
+            ngx_ssl_error(NGX_LOG_EMERG, cf->log, 0,
+                          "SSL_CTX_load_verify_locations(\"%s\") failed",
+                          bundles[i]);
+            return NGX_ERROR;
+        }
+
+        found = 1;
+    }
+
+    ERR_clear_error();
+
+    if (!found
+        && ngx_file_info(X509_get_default_cert_dir(), &fi) == NGX_FILE_ERROR)
+    {
+        (void) ngx_http_ai_conf_error(cf, provider->file, provider->line,
+                                      "provider \"%V\": this system has no "
+                                      "CA certificates, install package "
+                                      "ca-certificates or add \"tls_ca\"",
+                                      &provider->name);
+        return NGX_ERROR;
+    }
+
+    *store = SSL_CTX_get_cert_store(ssl_ctx);
+
+    return NGX_OK;
+}
+
+#endif

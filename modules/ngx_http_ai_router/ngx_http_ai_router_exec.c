@@ -1,0 +1,1459 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+#include "ngx_http_ai_router_exec.h"
+
+
+/* how long a complete answer waits for the end of its HTTP message, ms */
+#define NGX_HTTP_AI_LINGER  500
+
+
+static ngx_int_t ngx_http_ai_exec_start(ngx_http_ai_exec_t *x,
+    ngx_http_ai_candidate_t *c, ngx_http_ai_attempt_t **attempt);
+static ngx_int_t ngx_http_ai_exec_key(ngx_http_ai_attempt_t *a);
+static void ngx_http_ai_exec_advance(ngx_http_ai_exec_t *x,
+    ngx_http_ai_attempt_t *a);
+static void ngx_http_ai_exec_fail(ngx_http_ai_exec_t *x);
+static void ngx_http_ai_exec_handle(ngx_http_ai_exec_t *x,
+    ngx_http_ai_attempt_t *a);
+static void ngx_http_ai_exec_learn(ngx_http_ai_exec_t *x,
+    ngx_http_ai_attempt_t *a);
+static void ngx_http_ai_exec_wake(ngx_http_request_t *r);
+static void ngx_http_ai_exec_read(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_ai_exec_closed(ngx_http_request_t *r);
+static void ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x);
+static void ngx_http_ai_exec_timer(ngx_event_t *ev);
+static void ngx_http_ai_exec_cleanup(void *data);
+static ngx_int_t ngx_http_ai_attempt_done(ngx_http_request_t *sr, void *data,
+    ngx_int_t rc);
+static void ngx_http_ai_attempt_timer(ngx_event_t *ev);
+
+
+ngx_int_t
+ngx_http_ai_router_handler(ngx_http_request_t *r)
+{
+    ngx_int_t                        rc;
+    ngx_http_ai_ctx_t               *ctx;
+    ngx_http_cleanup_t              *cln;
+    ngx_http_ai_exec_t              *x;
+    ngx_http_ai_attempt_t           *a;
+    ngx_http_ai_router_loc_conf_t   *arlcf;
+    ngx_http_ai_router_main_conf_t  *amcf;
+
+    if (r != r->main) {
+        a = ngx_http_get_module_ctx(r, ngx_http_ai_router_module);
+
+        if (a == NULL) {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "ai router: a location of the gateway does not "
+                          "serve subrequests");
+            return NGX_HTTP_FORBIDDEN;
+        }
+
+        return ngx_http_ai_upstream_start(a);
+    }
+
+    amcf = ngx_http_get_module_main_conf(r, ngx_http_ai_router_module);
+    arlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_router_module);
+
+    ctx = amcf->api->get_ctx(r);
+
+    if (ctx == NULL || !ctx->ready || ctx->router) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "ai router: the request was not prepared");
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if ((ctx->op == NGX_HTTP_AI_OP_MODELS || ctx->op == NGX_HTTP_AI_OP_MODEL)
+        && arlcf->pass != NGX_HTTP_AI_PASS_PROVIDER)
+    {
+        return ngx_http_ai_models_answer(r, ctx, amcf);
+    }
+
+    if (ctx->op == NGX_HTTP_AI_OP_MODELS || ctx->op == NGX_HTTP_AI_OP_MODEL) {
+
+        if (arlcf->provider->is_static) {
+            return ngx_http_ai_models_answer(r, ctx, amcf);
+        }
+
+        ctx->op = NGX_HTTP_AI_OP_PASS;
+    }
+
+    x = ngx_pcalloc(r->pool, sizeof(ngx_http_ai_exec_t));
+    if (x == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     x->nattempts = 0;
+     *     x->winner = NULL;
+     *     x->error.class = NGX_HTTP_AI_ERR_NONE;
+     */
+
+    x->request = r;
+    x->ctx = ctx;
+    x->api = amcf->api;
+    x->retry_after = -1;
+
+    x->timer.handler = ngx_http_ai_exec_timer;
+    x->timer.data = &x->dummy;
+    x->timer.log = r->connection->log;
+    x->dummy.data = x;
+    x->dummy.fd = (ngx_socket_t) -1;
+
+    ctx->router = x;
+    ngx_http_set_ctx(r, x, ngx_http_ai_router_module);
+
+    rc = ngx_http_ai_plan(x, arlcf);
+
+    if (rc == NGX_DECLINED) {
+        return x->api->send_error(r, ctx, &x->error, -1, 0);
+    }
+
+    if (rc != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (ctx->op == NGX_HTTP_AI_OP_COUNT_TOKENS
+        && (x->candidates[0].target->provider->is_static
+            || x->candidates[0].target->provider->dialect != ctx->dialect))
+    {
+        return ngx_http_ai_count_tokens_answer(r, ctx);
+    }
+
+    x->recording = (ctx->stream && ctx->op == NGX_HTTP_AI_OP_CHAT
+                    && x->model->recover != NGX_HTTP_AI_RECOVER_OFF);
+
+    cln = ngx_http_cleanup_add(r, 0);
+    if (cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    cln->handler = ngx_http_ai_exec_cleanup;
+    cln->data = x;
+
+    r->main->count++;
+
+    r->read_event_handler = ngx_http_ai_exec_read;
+    r->write_event_handler = ngx_http_ai_exec_wake;
+
+    if (r->connection->read->ready) {
+        ngx_post_event(r->connection->read, &ngx_posted_events);
+
+    } else if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
+        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+        return NGX_DONE;
+    }
+
+    ngx_http_ai_exec_advance(x, NULL);
+
+    return NGX_DONE;
+}
+
+
+/* starts, waits, or gives up; may finalize the request: the last thing that
+ * its callers do */
+
+static void
+ngx_http_ai_exec_advance(ngx_http_ai_exec_t *x, ngx_http_ai_attempt_t *a)
+{
+    ngx_int_t                 rc;
+    ngx_msec_t                wait;
+    ngx_http_ai_candidate_t  *c;
+
+    for ( ;; ) {
+        wait = 0;
+
+        switch (ngx_http_ai_plan_next(x, a, &c, &wait)) {
+
+        case NGX_HTTP_AI_NEXT_WAIT:
+
+            ngx_log_debug2(NGX_LOG_DEBUG_HTTP, x->request->connection->log, 0,
+                           "ai router: \"%V\" again in %M ms",
+                           &c->target->name, wait);
+
+            x->current = c - x->candidates;
+            x->backoff = 1;
+            ngx_add_timer(&x->timer, ngx_http_ai_max(wait, 1));
+
+            return;
+
+        case NGX_HTTP_AI_NEXT_NONE:
+            ngx_http_ai_exec_fail(x);
+            return;
+
+        default: /* NGX_HTTP_AI_NEXT_START */
+            break;
+        }
+
+        x->current = c - x->candidates;
+
+        if (c->target->provider->is_static) {
+            c->tries++;
+            x->ctx->attempts++;
+            rc = ngx_http_ai_static_answer(x, c->target);
+            ngx_http_ai_exec_finish(x, rc);
+            return;
+        }
+
+        rc = ngx_http_ai_exec_start(x, c, &a);
+
+        if (rc == NGX_OK) {
+            return;
+        }
+
+        if (rc == NGX_ERROR) {
+            ngx_http_ai_exec_finish(x, NGX_HTTP_INTERNAL_SERVER_ERROR);
+            return;
+        }
+
+        /* NGX_DECLINED: "a" has failed without having been sent */
+
+        x->error = a->error;
+        x->error_same = 0;
+    }
+}
+
+
+static ngx_int_t
+ngx_http_ai_exec_start(ngx_http_ai_exec_t *x, ngx_http_ai_candidate_t *c,
+    ngx_http_ai_attempt_t **attempt)
+{
+    ngx_msec_t                   wait;
+    ngx_http_request_t          *r, *sr;
+    ngx_http_ai_attempt_t       *a;
+    ngx_http_ai_provider_t      *provider;
+    ngx_http_post_subrequest_t  *ps;
+
+    if (x->nattempts == NGX_HTTP_AI_MAX_ATTEMPTS) {
+        return NGX_ERROR;
+    }
+
+    r = x->request;
+
+    a = ngx_pcalloc(r->pool, sizeof(ngx_http_ai_attempt_t));
+    if (a == NULL) {
+        return NGX_ERROR;
+    }
+
+    provider = c->target->provider;
+
+    a->exec = x;
+    a->candidate = c;
+    a->target = c->target;
+    a->provider = provider;
+    a->model = c->target->model.len ? c->target->model
+                                    : x->ctx->request_model;
+    a->start = ngx_current_msec;
+    a->progress = a->start;
+    a->length = -1;
+    a->wait = -1;
+    a->last_relay = &a->relay;
+    a->same = (provider->dialect == x->ctx->dialect);
+    ngx_http_ai_usage_init(&a->usage);
+
+    a->timer.handler = ngx_http_ai_attempt_timer;
+    a->timer.data = &a->dummy;
+    a->timer.log = r->connection->log;
+    a->dummy.data = a;
+    a->dummy.fd = (ngx_socket_t) -1;
+
+    if (x->committed) {
+        a->resume = 1;
+        a->restart = 1;
+    }
+
+    *attempt = a;
+
+    x->attempts[x->nattempts++] = a;
+    x->ctx->attempts++;
+    c->tries++;
+
+    wait = 0;
+
+    switch (ngx_http_ai_health_check(c->target->health, x->model, &wait)) {
+
+    case NGX_HTTP_AI_HEALTH_PROBE:
+        a->probe = 1;
+        break;
+
+    case NGX_HTTP_AI_HEALTH_OPEN:
+    case NGX_HTTP_AI_HEALTH_COOLING:
+        /* another worker was faster */
+        a->wait = wait;
+        ngx_http_ai_attempt_fail(a, NGX_HTTP_AI_ERR_SATURATED,
+                                 "the provider is not available");
+        goto declined;
+
+    default: /* NGX_HTTP_AI_HEALTH_OK */
+        break;
+    }
+
+    if (provider->max_concurrent) {
+
+        if (ngx_http_ai_health_enter(provider->health,
+                                     provider->max_concurrent)
+            != NGX_OK)
+        {
+            ngx_http_ai_attempt_fail(a, NGX_HTTP_AI_ERR_SATURATED,
+                                     "the provider has reached its limit of "
+                                     "concurrent requests (max_concurrent)");
+            a->wait = 1000;
+            goto declined;
+        }
+
+        a->entered = 1;
+    }
+
+    if (ngx_http_ai_exec_key(a) != NGX_OK) {
+        ngx_http_ai_attempt_fail(a, NGX_HTTP_AI_ERR_AUTH,
+                                 "the gateway has no usable key for the "
+                                 "provider");
+        goto declined;
+    }
+
+    ps = ngx_palloc(r->pool, sizeof(ngx_http_post_subrequest_t));
+    if (ps == NULL) {
+        return NGX_ERROR;
+    }
+
+    ps->handler = ngx_http_ai_attempt_done;
+    ps->data = a;
+
+    if (ngx_http_subrequest(r, &r->uri, &r->args, &sr, ps,
+                            NGX_HTTP_SUBREQUEST_CLONE
+                            |NGX_HTTP_SUBREQUEST_BACKGROUND)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    a->sr = sr;
+    ngx_http_set_ctx(sr, a, ngx_http_ai_router_module);
+
+    x->running++;
+
+    ngx_add_timer(&a->timer, ngx_min(provider->first, provider->total));
+
+    if (x->model->hedge && !x->hedged && !x->committed) {
+        x->hedging = 1;
+        ngx_add_timer(&x->timer, x->model->hedge);
+    }
+
+    return NGX_OK;
+
+declined:
+
+    a->finished = 1;
+    a->handled = 1;
+
+    if (a->entered) {
+        a->entered = 0;
+        ngx_http_ai_health_leave(provider->health);
+    }
+
+    if (a->probe) {
+        ngx_http_ai_health_release(c->target->health);
+    }
+
+    if (a->error.class == NGX_HTTP_AI_ERR_SATURATED) {
+        x->retry_after = a->wait;
+    }
+
+    ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                  "ai router: \"%V\" was not asked: %V", &a->target->name,
+                  &a->error.message);
+
+    return NGX_DECLINED;
+}
+
+
+/* keys take turns; those that others found refused or limited come last */
+
+static ngx_int_t
+ngx_http_ai_exec_key(ngx_http_ai_attempt_t *a)
+{
+    ngx_msec_t               wait;
+    ngx_uint_t               i, n, k, cooling;
+    ngx_http_ai_key_t       *keys;
+    ngx_http_ai_provider_t  *provider;
+
+    provider = a->provider;
+    n = provider->keys.nelts;
+
+    if (n == 0) {
+        return NGX_OK;
+    }
+
+    keys = provider->keys.elts;
+    provider->next_key++;
+
+    for (cooling = 0; cooling < 2; cooling++) {
+
+        for (i = 0; i < n; i++) {
+            k = (provider->next_key + i) % n;
+
+            if (k < 8 * sizeof(ngx_uint_t)
+                && (a->candidate->keys & ((ngx_uint_t) 1 << k)))
+            {
+                continue;
+            }
+
+            if (!cooling
+                && n > 1
+                && ngx_http_ai_health_peek(keys[k].health, a->exec->model,
+                                           &wait)
+                   == NGX_HTTP_AI_HEALTH_COOLING)
+            {
+                continue;
+            }
+
+            a->key = &keys[k];
+            a->key_index = k;
+
+            return NGX_OK;
+        }
+    }
+
+    return NGX_ERROR;
+}
+
+
+void
+ngx_http_ai_attempt_fail(ngx_http_ai_attempt_t *a, ngx_http_ai_err_e class,
+    const char *message)
+{
+    if (a->error.class != NGX_HTTP_AI_ERR_NONE) {
+        return;
+    }
+
+    a->error.class = class;
+    a->error.status = 0;
+    a->error.message.data = (u_char *) message;
+    a->error.message.len = ngx_strlen(message);
+}
+
+
+void
+ngx_http_ai_attempt_cancel(ngx_http_ai_attempt_t *a, ngx_http_ai_err_e class,
+    const char *why)
+{
+    ngx_http_request_t   *sr;
+    ngx_http_upstream_t  *u;
+
+    if (a->finished) {
+        return;
+    }
+
+    sr = a->sr;
+    u = sr->upstream;
+
+    ngx_log_debug2(NGX_LOG_DEBUG_HTTP, sr->connection->log, 0,
+                   "ai router: cancel \"%V\": %s", &a->target->name, why);
+
+    a->canceled = 1;
+
+    if (class != NGX_HTTP_AI_ERR_NONE) {
+        ngx_http_ai_attempt_fail(a, class, why);
+    }
+
+    if (u && u->cleanup) {
+
+        /*
+         * ngx_http_upstream_cleanup() ends in
+         * ngx_http_finalize_request(sr, NGX_DONE), which drops a reference
+         */
+
+        sr->main->count++;
+        (*u->cleanup)(sr);
+
+    } else {
+        /* only posted by now */
+        sr->write_event_handler = ngx_http_request_empty_handler;
+        a->finished = 1;
+    }
+
+    ngx_http_finalize_request(sr, NGX_OK);
+}
+
+
+/* the end of an attempt's subrequest; it may be called twice */
+
+static ngx_int_t
+ngx_http_ai_attempt_done(ngx_http_request_t *sr, void *data, ngx_int_t rc)
+{
+    ngx_http_ai_attempt_t *a = data;
+
+    ngx_http_ai_exec_t  *x;
+
+    x = a->exec;
+
+    if (a->sr == NULL) {
+        return NGX_OK;
+    }
+
+    a->sr = NULL;
+    a->finished = 1;
+    x->running--;
+
+    if (a->timer.timer_set) {
+        ngx_del_timer(&a->timer);
+    }
+
+    if (a->entered) {
+        a->entered = 0;
+        ngx_http_ai_health_leave(a->provider->health);
+    }
+
+    if (!a->complete && !a->canceled) {
+        ngx_http_ai_attempt_fail(a, NGX_HTTP_AI_ERR_INTERNAL,
+                                 "the gateway failed to ask the provider");
+    }
+
+    if (!x->done && ngx_http_post_request(sr->main, NULL) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_ai_attempt_timer(ngx_event_t *ev)
+{
+    ngx_connection_t       *c, *dummy;
+    ngx_msec_t              now, passed, quiet, left;
+    ngx_http_request_t     *r;
+    ngx_http_ai_exec_t     *x;
+    ngx_http_ai_attempt_t  *a;
+
+    dummy = ev->data;
+    a = dummy->data;
+    x = a->exec;
+    r = x->request;
+    c = r->connection;
+    now = ngx_current_msec;
+
+    ngx_http_set_log_request(c->log, r);
+
+    passed = now - a->start;
+    quiet = now - a->progress;
+
+    if (a->linger) {
+        /* complete but for the end of the HTTP message */
+        ngx_http_ai_attempt_cancel(a, NGX_HTTP_AI_ERR_NONE, "linger");
+        goto run;
+    }
+
+    if (passed >= a->provider->total) {
+        ngx_http_ai_attempt_cancel(a, NGX_HTTP_AI_ERR_TIMEOUT,
+                               "the provider did not finish its answer in "
+                               "time (timeout total)");
+        goto run;
+    }
+
+    if (!a->first) {
+
+        if (passed >= a->provider->first) {
+            ngx_http_ai_attempt_cancel(a, NGX_HTTP_AI_ERR_TIMEOUT,
+                                   "the provider did not begin to answer in "
+                                   "time (timeout first)");
+            goto run;
+        }
+
+        left = a->provider->first - passed;
+
+    } else if (c->buffered && !x->gone) {
+
+        /* the client is slow, not the provider */
+
+        left = a->provider->idle;
+
+    } else {
+
+        if (quiet >= a->provider->idle) {
+            ngx_http_ai_attempt_cancel(a, NGX_HTTP_AI_ERR_TIMEOUT,
+                                   "the provider fell silent in the middle of "
+                                   "its answer (timeout idle)");
+            goto run;
+        }
+
+        left = a->provider->idle - quiet;
+    }
+
+    ngx_add_timer(&a->timer, ngx_min(left, a->provider->total - passed));
+
+    return;
+
+run:
+
+    ngx_http_run_posted_requests(c);
+}
+
+
+/* client's side: writable, or an attempt has ended */
+
+static void
+ngx_http_ai_exec_wake(ngx_http_request_t *r)
+{
+    ngx_int_t               rc;
+    ngx_uint_t              i;
+    ngx_event_t            *wev;
+    ngx_connection_t       *c;
+    ngx_http_ai_exec_t     *x;
+    ngx_http_ai_attempt_t  *a;
+
+    x = ngx_http_get_module_ctx(r, ngx_http_ai_router_module);
+
+    c = r->connection;
+    wev = c->write;
+
+    if (wev->timedout) {
+        ngx_log_error(NGX_LOG_INFO, c->log, NGX_ETIMEDOUT,
+                      "client timed out");
+        c->timedout = 1;
+        ngx_http_ai_exec_finish(x, NGX_HTTP_REQUEST_TIME_OUT);
+        return;
+    }
+
+    if (c->buffered && !x->gone) {
+        rc = ngx_http_output_filter(r, NULL);
+
+        if (rc == NGX_ERROR) {
+            ngx_http_ai_exec_finish(x, NGX_ERROR);
+            return;
+        }
+    }
+
+    a = x->winner;
+
+    if (a && !a->finished && a->sr->upstream->header_sent) {
+
+        /* goes on reading what it had to leave */
+
+        a->sr->write_event_handler(a->sr);
+    }
+
+    for (i = 0; i < x->nattempts; i++) {
+        a = x->attempts[i];
+
+        if (!a->finished || a->handled) {
+            continue;
+        }
+
+        a->handled = 1;
+
+        ngx_http_ai_exec_handle(x, a);
+        return;
+    }
+}
+
+
+static void
+ngx_http_ai_exec_handle(ngx_http_ai_exec_t *x, ngx_http_ai_attempt_t *a)
+{
+    ngx_int_t  rc;
+
+    ngx_http_ai_exec_learn(x, a);
+
+    if (a == x->winner && a->complete) {
+
+        if (x->gone) {
+            ngx_http_ai_exec_finish(x, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+            return;
+        }
+
+        ngx_http_ai_exec_finish(x, NGX_OK);
+        return;
+    }
+
+    if (x->gone) {
+        ngx_http_ai_exec_finish(x, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+        return;
+    }
+
+    if (a->canceled && a->error.class == NGX_HTTP_AI_ERR_NONE) {
+        /* lost the race of a hedge */
+        return;
+    }
+
+    if (x->request->connection->error) {
+        ngx_http_ai_exec_finish(x, NGX_ERROR);
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, x->request->connection->log, 0,
+                  "ai router: attempt %ui, \"%V\" failed after %M ms: %V, "
+                  "status %ui: %V", x->ctx->attempts, &a->target->name,
+                  ngx_current_msec - a->start,
+                  ngx_http_ai_err_name(a->error.class),
+                  a->status.code, &a->error.message);
+
+    if (!(a->prefill && a->error.class == NGX_HTTP_AI_ERR_INVALID_REQUEST)) {
+        x->error = a->error;
+        x->error_same = (a->same && !a->local_error);
+        x->retry_after = a->wait;
+        x->last_class = a->error.class;
+    }
+
+    if (x->running) {
+        /* the other one of a hedge goes on */
+        return;
+    }
+
+    if (x->timer.timer_set) {
+        ngx_del_timer(&x->timer);
+        x->hedging = 0;
+    }
+
+    if (!x->committed) {
+        ngx_http_ai_exec_advance(x, a);
+        return;
+    }
+
+    if (x->winner == a || a->resume) {
+
+        if (x->recording && !x->started_tool) {
+            ngx_http_ai_exec_advance(x, a);
+            return;
+        }
+
+        rc = ngx_http_ai_answer_error(x, &x->error);
+        x->ctx->error = x->error.class;
+        ngx_http_ai_exec_finish(x, rc);
+    }
+}
+
+
+/* what an attempt's end says about its target */
+
+static void
+ngx_http_ai_exec_learn(ngx_http_ai_exec_t *x, ngx_http_ai_attempt_t *a)
+{
+    ngx_uint_t  failed;
+
+    switch (a->error.class) {
+
+    case NGX_HTTP_AI_ERR_NONE:
+
+        if (!a->complete) {
+            if (a->probe) {
+                ngx_http_ai_health_release(a->target->health);
+            }
+
+            return;
+        }
+
+        failed = 0;
+        break;
+
+    case NGX_HTTP_AI_ERR_CONNECT:
+    case NGX_HTTP_AI_ERR_TIMEOUT:
+    case NGX_HTTP_AI_ERR_SERVER:
+    case NGX_HTTP_AI_ERR_OVERLOADED:
+    case NGX_HTTP_AI_ERR_INCOMPLETE:
+    case NGX_HTTP_AI_ERR_INVALID_ANSWER:
+        failed = 1;
+        break;
+
+    case NGX_HTTP_AI_ERR_RATE_LIMIT:
+    case NGX_HTTP_AI_ERR_SATURATED:
+    case NGX_HTTP_AI_ERR_INTERNAL:
+
+        if (a->probe) {
+            ngx_http_ai_health_release(a->target->health);
+        }
+
+        return;
+
+    default:
+        /* it answers: the request or the key is at fault */
+        failed = 0;
+        break;
+    }
+
+    ngx_http_ai_health_result(a->target->health, x->model, failed, a->probe);
+}
+
+
+static void
+ngx_http_ai_exec_fail(ngx_http_ai_exec_t *x)
+{
+    ngx_int_t             rc;
+    ngx_http_ai_error_t  *err;
+
+    err = &x->error;
+
+    if (x->committed) {
+        rc = ngx_http_ai_answer_error(x, err);
+        x->ctx->error = err->class;
+        ngx_http_ai_exec_finish(x, rc);
+        return;
+    }
+
+    if (err->class == NGX_HTTP_AI_ERR_NONE) {
+        err->class = NGX_HTTP_AI_ERR_SERVER;
+        ngx_str_set(&err->message, "no provider could be asked");
+    }
+
+    if (err->class == NGX_HTTP_AI_ERR_AUTH && x->error_same
+        && x->nattempts
+        && x->attempts[x->nattempts - 1]->provider->key_pass)
+    {
+        /* the client's own key was refused: its error */
+
+    } else if (err->class == NGX_HTTP_AI_ERR_AUTH) {
+
+        /* the client cannot mend the gateway's keys */
+
+        err->class = NGX_HTTP_AI_ERR_SERVER;
+        err->status = NGX_HTTP_BAD_GATEWAY;
+        ngx_str_set(&err->message, "the provider refused the gateway's "
+                                   "credentials (upstream_auth)");
+        ngx_str_null(&err->type);
+        ngx_str_null(&err->param);
+        ngx_str_set(&err->code, "upstream_auth");
+        x->error_same = 0;
+
+    } else if (err->status < 400) {
+        err->status = ngx_http_ai_err_status(err->class);
+    }
+
+    x->ctx->error = err->class;
+
+    rc = x->api->send_error(x->request, x->ctx, err, x->retry_after,
+                            x->error_same);
+
+    ngx_http_ai_exec_finish(x, rc);
+}
+
+
+void
+ngx_http_ai_exec_finish(ngx_http_ai_exec_t *x, ngx_int_t rc)
+{
+    ngx_uint_t           i;
+    ngx_http_request_t  *r;
+
+    r = x->request;
+
+    x->done = 1;
+
+    if (x->timer.timer_set) {
+        ngx_del_timer(&x->timer);
+    }
+
+    for (i = 0; i < x->nattempts; i++) {
+        if (!x->attempts[i]->finished) {
+            ngx_http_ai_attempt_cancel(x->attempts[i], NGX_HTTP_AI_ERR_NONE,
+                                       "request is done");
+        }
+    }
+
+    r->read_event_handler = ngx_http_block_reading;
+
+    if (rc == NGX_OK && x->committed && !x->gone && !x->winner->last_sent) {
+        rc = ngx_http_send_special(r, NGX_HTTP_LAST);
+    }
+
+    if (rc == NGX_HTTP_CLIENT_CLOSED_REQUEST) {
+        r->connection->error = 1;
+    }
+
+    ngx_http_finalize_request(r, rc);
+}
+
+
+ngx_int_t
+ngx_http_ai_commit(ngx_http_ai_attempt_t *a, off_t length)
+{
+    ngx_str_t            value;
+    ngx_uint_t           i;
+    ngx_table_elt_t     *h, *headers;
+    ngx_http_ai_ctx_t   *ctx;
+    ngx_http_request_t  *r;
+    ngx_http_ai_exec_t  *x;
+
+    x = a->exec;
+    r = x->request;
+    ctx = x->ctx;
+
+    a->committed = 1;
+    x->winner = a;
+
+    if (x->timer.timer_set) {
+        ngx_del_timer(&x->timer);
+        x->hedging = 0;
+    }
+
+    for (i = 0; i < x->nattempts; i++) {
+        if (x->attempts[i] != a && !x->attempts[i]->finished) {
+            ngx_http_ai_attempt_cancel(x->attempts[i], NGX_HTTP_AI_ERR_NONE,
+                                       "another attempt was faster");
+        }
+    }
+
+    ctx->provider = a->provider->name;
+    ctx->region = a->provider->region;
+    ctx->target = a->target->name;
+
+    if (a->target != x->candidates[0].target) {
+        ctx->fallback = 1;
+    }
+
+    if (x->recording && !a->resume) {
+        x->delivered = &a->recorded;
+    }
+
+    if (x->committed) {
+        /* goes on with an answer whose beginning was sent */
+        x->recovered = 1;
+        return NGX_OK;
+    }
+
+    x->committed = 1;
+    ctx->answered = 1;
+
+    if (ctx->ttft < 0) {
+        ctx->ttft = ngx_current_msec - ctx->start;
+    }
+
+    r->headers_out.status = (ctx->op == NGX_HTTP_AI_OP_PASS)
+                            ? a->status.code : NGX_HTTP_OK;
+    r->headers_out.content_length_n = length;
+
+    if (a->mode == NGX_HTTP_AI_MODE_RAW) {
+        r->headers_out.content_type = a->content_type;
+
+    } else if (length >= 0) {
+        ngx_str_set(&r->headers_out.content_type, "application/json");
+
+    } else if (a->relaying) {
+        r->headers_out.content_type = a->content_type;
+
+    } else {
+        ngx_str_set(&r->headers_out.content_type, "text/event-stream");
+    }
+
+    r->headers_out.content_type_len = r->headers_out.content_type.len;
+    r->headers_out.content_type_lowcase = NULL;
+
+    if (length < 0 && a->mode == NGX_HTTP_AI_MODE_EVENTS) {
+        ngx_str_set(&value, "no-cache");
+
+        if (ngx_http_ai_header_add(&r->headers_out.headers, "Cache-Control",
+                                   &value)
+            == NULL)
+        {
+            return NGX_ERROR;
+        }
+
+        ngx_str_set(&value, "no");
+
+        if (ngx_http_ai_header_add(&r->headers_out.headers,
+                                   "X-Accel-Buffering", &value)
+            == NULL)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    headers = a->headers.elts;
+
+    for (i = 0; i < a->headers.nelts; i++) {
+        h = ngx_list_push(&r->headers_out.headers);
+        if (h == NULL) {
+            return NGX_ERROR;
+        }
+
+        *h = headers[i];
+    }
+
+    if (x->api->add_headers(r, ctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_send_header(r) == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out)
+{
+    off_t                      size;
+    ngx_int_t                  rc;
+    ngx_chain_t               *cl;
+    ngx_connection_t          *c;
+    ngx_http_request_t        *r;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    r = x->request;
+    c = r->connection;
+
+    if (x->gone) {
+        size = 0;
+
+        for (cl = out; cl; cl = cl->next) {
+            size += cl->buf->last - cl->buf->pos;
+            cl->buf->pos = cl->buf->last;
+        }
+
+        x->drain_left -= size;
+
+        return (x->drain_left > 0) ? NGX_OK : NGX_ERROR;
+    }
+
+    rc = ngx_http_output_filter(r, out);
+
+    if (rc == NGX_ERROR) {
+
+        if (x->winner && x->winner->provider->drain_time) {
+            ngx_http_ai_exec_drain(x);
+            return NGX_OK;
+        }
+
+        return NGX_ERROR;
+    }
+
+    if (c->buffered) {
+        clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+        if (ngx_handle_write_event(c->write, clcf->send_lowat) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/* the client sends nothing by now, so what can be read is its leaving */
+
+static void
+ngx_http_ai_exec_read(ngx_http_request_t *r)
+{
+    ngx_http_ai_exec_t  *x;
+
+    x = ngx_http_get_module_ctx(r, ngx_http_ai_router_module);
+
+    if (x->gone || !ngx_http_ai_exec_closed(r)) {
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                  "ai router: client closed the connection");
+
+    if (x->winner && !x->winner->finished && x->winner->provider->drain_time)
+    {
+        ngx_http_ai_exec_drain(x);
+        return;
+    }
+
+    r->connection->error = 1;
+    x->done = 1;
+    ngx_http_finalize_request(r, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+}
+
+
+static ngx_uint_t
+ngx_http_ai_exec_closed(ngx_http_request_t *r)
+{
+    int                n;
+    char               buf[1];
+    ngx_event_t       *rev;
+    ngx_connection_t  *c;
+
+    c = r->connection;
+    rev = c->read;
+
+    if (c->error) {
+        return 1;
+    }
+
+#if (NGX_HTTP_V2)
+
+    if (r->stream) {
+        return 0;
+    }
+
+#endif
+
+#if (NGX_HTTP_V3)
+
+    if (c->quic) {
+        return 0;
+    }
+
+#endif
+
+#if (NGX_HAVE_EPOLLRDHUP)
+
+    if ((ngx_event_flags & NGX_USE_EPOLL_EVENT) && ngx_use_epoll_rdhup) {
+
+        if (!rev->pending_eof) {
+            return 0;
+        }
+
+        rev->eof = 1;
+        goto closed;
+    }
+
+#endif
+
+    n = recv(c->fd, buf, 1, MSG_PEEK);
+
+    if (n > 0 || (n == -1 && ngx_socket_errno == NGX_EAGAIN)) {
+
+        if ((ngx_event_flags & NGX_USE_LEVEL_EVENT) && rev->active) {
+            (void) ngx_del_event(rev, NGX_READ_EVENT, 0);
+        }
+
+        return 0;
+    }
+
+    rev->eof = 1;
+
+#if (NGX_HAVE_EPOLLRDHUP)
+closed:
+#endif
+
+#if (NGX_HTTP_SSL)
+    if (c->ssl) {
+        c->ssl->no_send_shutdown = 1;
+    }
+#endif
+
+    return 1;
+}
+
+
+/* the client has left: goes on reading for the usage, within limits */
+
+static void
+ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x)
+{
+    ngx_chain_t            *cl;
+    ngx_connection_t       *c;
+    ngx_http_request_t     *r;
+    ngx_http_upstream_t    *u;
+    ngx_http_ai_attempt_t  *a;
+
+    a = x->winner;
+    r = x->request;
+    c = r->connection;
+
+    x->gone = 1;
+    x->drain_left = a->provider->drain_bytes;
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
+                   "ai router: draining \"%V\"", &a->target->name);
+
+    for (cl = r->out; cl; cl = cl->next) {
+        cl->buf->pos = cl->buf->last;
+    }
+
+    r->out = NULL;
+    r->buffered = 0;
+    c->buffered = 0;
+    c->error = 0;
+
+    if (c->write->timer_set) {
+        ngx_del_timer(c->write);
+    }
+
+    ngx_add_timer(&x->timer, a->provider->drain_time);
+
+    if (a->finished) {
+        return;
+    }
+
+    u = a->sr->upstream;
+
+    for (cl = u->busy_bufs; cl; cl = cl->next) {
+        cl->buf->pos = cl->buf->last;
+    }
+
+    if (u->peer.connection && u->peer.connection->read->ready) {
+        ngx_post_event(u->peer.connection->read, &ngx_posted_events);
+    }
+}
+
+
+static void
+ngx_http_ai_exec_timer(ngx_event_t *ev)
+{
+    ngx_msec_t                wait;
+    ngx_connection_t         *c, *dummy;
+    ngx_http_ai_exec_t       *x;
+    ngx_http_ai_attempt_t    *a;
+    ngx_http_ai_candidate_t  *cand;
+
+    dummy = ev->data;
+    x = dummy->data;
+    c = x->request->connection;
+
+    ngx_http_set_log_request(c->log, x->request);
+
+    if (x->gone) {
+        ngx_http_ai_exec_finish(x, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+
+    } else if (x->hedging) {
+        x->hedging = 0;
+        x->hedged = 1;
+
+        if (x->running == 1 && !x->committed) {
+            wait = 0;
+
+            if (ngx_http_ai_plan_next(x, NULL, &cand, &wait)
+                == NGX_HTTP_AI_NEXT_START
+                && !cand->target->provider->is_static
+                && ngx_http_ai_exec_start(x, cand, &a) == NGX_ERROR)
+            {
+                ngx_http_ai_exec_finish(x, NGX_HTTP_INTERNAL_SERVER_ERROR);
+            }
+        }
+
+    } else if (x->backoff) {
+        x->backoff = 0;
+        cand = &x->candidates[x->current];
+
+        switch (ngx_http_ai_exec_start(x, cand, &a)) {
+
+        case NGX_OK:
+            break;
+
+        case NGX_DECLINED:
+            x->error = a->error;
+            x->error_same = 0;
+            ngx_http_ai_exec_advance(x, a);
+            break;
+
+        default: /* NGX_ERROR */
+            ngx_http_ai_exec_finish(x, NGX_HTTP_INTERNAL_SERVER_ERROR);
+        }
+    }
+
+    ngx_http_run_posted_requests(c);
+}
+
+
+static void
+ngx_http_ai_exec_cleanup(void *data)
+{
+    ngx_http_ai_exec_t *x = data;
+
+    ngx_uint_t              i;
+    ngx_http_ai_attempt_t  *a;
+
+    x->done = 1;
+
+    if (x->timer.timer_set) {
+        ngx_del_timer(&x->timer);
+    }
+
+    for (i = 0; i < x->nattempts; i++) {
+        a = x->attempts[i];
+
+        if (a->timer.timer_set) {
+            ngx_del_timer(&a->timer);
+        }
+
+        if (a->entered) {
+            a->entered = 0;
+            ngx_http_ai_health_leave(a->provider->health);
+        }
+
+        if (!a->handled) {
+            a->handled = 1;
+            ngx_http_ai_exec_learn(x, a);
+        }
+    }
+}
+
+
+ngx_int_t
+ngx_http_ai_router_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
+{
+    int64_t                 input, cost;
+    ngx_uint_t              i;
+    ngx_http_ai_exec_t     *x;
+    ngx_http_ai_usage_t    *u, *sum;
+    ngx_http_ai_price_t    *price;
+    ngx_http_ai_attempt_t  *a;
+
+    x = ctx->router;
+
+    if (x == NULL || ctx->op == NGX_HTTP_AI_OP_PASS) {
+        return NGX_OK;
+    }
+
+    sum = &ctx->usage;
+
+    for (i = 0; i < x->nattempts; i++) {
+        a = x->attempts[i];
+        u = &a->usage;
+
+        if (!a->sent) {
+            continue;
+        }
+
+        if (a->error.class != NGX_HTTP_AI_ERR_NONE && !a->content) {
+            /* it has failed before it made anything */
+            continue;
+        }
+
+        if (a->canceled && !a->content && a != x->winner && x->winner) {
+            /* the loser of a hedge */
+            continue;
+        }
+
+        if (u->out >= 0 && a->complete) {
+
+            if (ctx->usage_state == NGX_HTTP_AI_USAGE_NONE) {
+                ctx->usage_state = NGX_HTTP_AI_USAGE_PROVIDER;
+            }
+
+        } else if (a->content) {
+            u->out = ngx_http_ai_max(u->out,
+                                     ngx_http_ai_tokens_round(a->counted));
+            ctx->usage_state = NGX_HTTP_AI_USAGE_COUNTED;
+
+        } else if (ctx->op == NGX_HTTP_AI_OP_CHAT
+                   || ctx->op == NGX_HTTP_AI_OP_COMPLETIONS
+                   || ctx->op == NGX_HTTP_AI_OP_EMBEDDINGS)
+        {
+            if (u->in_fresh >= 0 && a->complete) {
+                /* embeddings have no output */
+                if (ctx->usage_state == NGX_HTTP_AI_USAGE_NONE) {
+                    ctx->usage_state = NGX_HTTP_AI_USAGE_PROVIDER;
+                }
+
+            } else {
+                ctx->usage_state = NGX_HTTP_AI_USAGE_ESTIMATED;
+            }
+
+        } else {
+            continue;
+        }
+
+        if (u->in_fresh < 0) {
+            input = ngx_http_ai_input_estimate(ctx);
+            u->in_fresh = input;
+        }
+
+#define ngx_http_ai_usage_add(f)                                              \
+        if (u->f >= 0) {                                                      \
+            sum->f = (sum->f < 0) ? u->f : sum->f + u->f;                     \
+        }
+
+        ngx_http_ai_usage_add(in_fresh);
+        ngx_http_ai_usage_add(cache_read);
+        ngx_http_ai_usage_add(cache_write);
+        ngx_http_ai_usage_add(cache_write_1h);
+        ngx_http_ai_usage_add(out);
+        ngx_http_ai_usage_add(reasoning);
+        ngx_http_ai_usage_add(audio_in);
+        ngx_http_ai_usage_add(audio_out);
+    }
+
+    if (x->winner) {
+        ctx->finish = x->winner->finish;
+    }
+
+    price = &x->model->price;
+
+    if (ctx->usage_state != NGX_HTTP_AI_USAGE_NONE && price->in >= 0) {
+
+        cost = 0;
+
+        if (sum->in_fresh > 0) {
+            cost += sum->in_fresh * price->in;
+        }
+
+        if (sum->cache_read > 0) {
+            cost += sum->cache_read * price->cached;
+        }
+
+        if (sum->cache_write > 0) {
+            cost += sum->cache_write * price->cache_write;
+        }
+
+        if (sum->out > 0) {
+            cost += sum->out * price->out;
+        }
+
+        /* pico to nano */
+        ctx->cost = (cost + 500) / 1000;
+    }
+
+    return NGX_OK;
+}
+
+
+int64_t
+ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx)
+{
+    uint64_t                  sum;
+    ngx_uint_t                i;
+    ngx_http_ai_json_t       *j;
+    ngx_http_ai_error_t       err;
+    ngx_http_ai_json_node_t  *node;
+
+    if (!ctx->parsed) {
+        return 0;
+    }
+
+    ngx_memzero(&err, sizeof(ngx_http_ai_error_t));
+
+    j = &ctx->json;
+
+    if (!ctx->whole) {
+        j->shallow = 0;
+
+        if (ngx_http_ai_json_parse(j, ctx->body.data, ctx->body.len)
+            != NGX_OK)
+        {
+            return (int64_t) ctx->body.len / 4;
+        }
+
+        ctx->whole = 1;
+        ctx->model_node = ngx_http_ai_json_member(j, 0, "model");
+    }
+
+    sum = 0;
+
+    for (i = 0; i < j->nnodes; i++) {
+        node = &j->nodes[i];
+
+        if (node->type == NGX_HTTP_AI_JSON_OBJECT) {
+            /* a message or part has an overhead of its own */
+            sum += 200;
+            continue;
+        }
+
+        if (node->type != NGX_HTTP_AI_JSON_STRING || node->key) {
+            continue;
+        }
+
+        if (node->len > 512
+            && ngx_strlchr(node->start, node->start + 512, ' ') == NULL
+            && ngx_strlchr(node->start, node->start + 512, '\\') == NULL)
+        {
+            /* base64: an image or a file, about one tile of it */
+            sum += 8500;
+            continue;
+        }
+
+        sum += ngx_http_ai_tokens_raw(node->start, node->len);
+    }
+
+    return ngx_http_ai_tokens_round(sum);
+}

@@ -1,0 +1,264 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+/*
+ * One request's execution: a plan of candidates, attempts one after another
+ * (two at once when hedging), at most one of them committed.
+ *
+ * An attempt is a background clone subrequest with an upstream of its own.
+ * It never writes by itself: what it decodes goes to the main request, which
+ * stays the connection's active one, so that the client's side (writing,
+ * aborts, time limits) is in one place whatever attempts come and go.
+ */
+
+
+#ifndef _NGX_HTTP_AI_ROUTER_EXEC_H_INCLUDED_
+#define _NGX_HTTP_AI_ROUTER_EXEC_H_INCLUDED_
+
+
+#include "ngx_http_ai_router.h"
+
+
+/* all attempts of one request, retries included */
+#define NGX_HTTP_AI_MAX_ATTEMPTS  32
+
+
+typedef struct ngx_http_ai_exec_s     ngx_http_ai_exec_t;
+typedef struct ngx_http_ai_attempt_s  ngx_http_ai_attempt_t;
+
+
+typedef struct {
+    ngx_http_ai_target_t      *target;
+    ngx_uint_t                 tries;
+    ngx_uint_t                 keys;          /* bit mask of keys refused */
+    unsigned                   skip:1;        /* not to be asked again */
+    unsigned                   no_prefill:1;  /* it has refused one */
+} ngx_http_ai_candidate_t;
+
+
+typedef enum {
+    NGX_HTTP_AI_MODE_HEADER = 0,
+    NGX_HTTP_AI_MODE_ERROR,           /* an error body is being read */
+    NGX_HTTP_AI_MODE_BODY,            /* an unstreamed answer */
+    NGX_HTTP_AI_MODE_EVENTS,          /* server-sent events */
+    NGX_HTTP_AI_MODE_RAW              /* relayed unseen */
+} ngx_http_ai_mode_e;
+
+
+struct ngx_http_ai_attempt_s {
+    ngx_http_ai_exec_t        *exec;
+    ngx_http_request_t        *sr;
+    ngx_http_ai_candidate_t   *candidate;
+    ngx_http_ai_target_t      *target;
+    ngx_http_ai_provider_t    *provider;
+    ngx_http_ai_key_t         *key;
+    ngx_uint_t                 key_index;
+    ngx_str_t                  model;         /* upstream name */
+
+    ngx_event_t                timer;
+    ngx_connection_t           dummy;         /* timer.data for debug logs */
+    ngx_msec_t                 start;
+    ngx_msec_t                 progress;      /* time of the last event */
+
+    /* the provider's reply */
+    ngx_http_status_t          status;
+    ngx_http_chunked_t         chunk;
+    ngx_http_ai_mode_e         mode;
+    size_t                     header_size;
+    off_t                      length;        /* content-length; -1 */
+    ngx_str_t                  content_type;
+    ngx_str_t                  upstream_id;   /* its request id */
+    ngx_str_t                  retry_after;
+    ngx_str_t                  retry_after_ms;
+    ngx_array_t                headers;       /* of ngx_table_elt_t, to pass */
+
+    ngx_http_ai_decoder_t      dec;
+    ngx_http_ai_sse_t          sse;
+    ngx_http_ai_encoder_t     *enc;
+    ngx_http_ai_out_t          out;           /* encoder's output */
+    ngx_http_ai_out_t          hold;          /* bytes kept: body, or events
+                                                 before the commit */
+
+    ngx_chain_t               *relay;         /* batch being relayed */
+    ngx_chain_t              **last_relay;
+
+    /* what was learned */
+    ngx_http_ai_error_t        error;         /* class NONE: none */
+    int64_t                    wait;          /* Retry-After in ms; -1 */
+    ngx_http_ai_usage_t        usage;
+    ngx_http_ai_finish_e       finish;
+    uint64_t                   counted;       /* 1/100 token of output */
+    ngx_http_ai_out_t          recorded;      /* text, for a recovery */
+    ngx_http_ai_out_t          scratch;
+    size_t                     matched;       /* bytes of the delivered text
+                                                 that came again */
+
+    unsigned                   chunked:1;
+    unsigned                   close:1;       /* connection cannot be kept */
+    unsigned                   status_done:1;
+    unsigned                   header_done:1;
+    unsigned                   entered:1;     /* counts in max_concurrent */
+    unsigned                   probe:1;
+    unsigned                   same:1;        /* client's dialect */
+    unsigned                   relaying:1;    /* bytes as they come */
+    unsigned                   hide_usage:1;
+    unsigned                   content:1;     /* something worth a commit */
+    unsigned                   committed:1;
+    unsigned                   complete:1;    /* whole answer decoded */
+    unsigned                   body_ended:1;
+    unsigned                   linger:1;      /* complete, waits for HTTP end */
+    unsigned                   first:1;       /* first event was seen */
+    unsigned                   sent:1;        /* request may have been seen */
+    unsigned                   canceled:1;
+    unsigned                   finished:1;    /* upstream is gone */
+    unsigned                   handled:1;
+    unsigned                   has_usage:1;
+    unsigned                   prefill:1;     /* continues a delivered text */
+    unsigned                   restart:1;     /* repeats a delivered text */
+    unsigned                   resume:1;      /* either of both */
+    unsigned                   last_sent:1;   /* body went with its end */
+    unsigned                   gzip:1;
+    unsigned                   local_error:1; /* made here, not the provider's
+                                                 words */
+};
+
+
+struct ngx_http_ai_exec_s {
+    ngx_http_request_t        *request;
+    ngx_http_ai_ctx_t         *ctx;
+    ngx_http_ai_model_t       *model;
+    const ngx_http_ai_api_t   *api;
+
+    ngx_http_ai_candidate_t   *candidates;
+    ngx_uint_t                 ncandidates;
+    ngx_uint_t                 current;
+
+    ngx_http_ai_attempt_t     *attempts[NGX_HTTP_AI_MAX_ATTEMPTS];
+    ngx_uint_t                 nattempts;
+    ngx_uint_t                 running;
+    ngx_http_ai_attempt_t     *winner;
+
+    ngx_event_t                timer;         /* backoff, hedge */
+    ngx_connection_t           dummy;
+
+    ngx_http_ai_request_t     *pivot;         /* decoded once, when needed */
+    ngx_http_ai_error_t        error;         /* what to tell the client */
+    int64_t                    retry_after;   /* ms; -1 */
+    ngx_http_ai_err_e          last_class;    /* of the failure before */
+
+    /* the answer as the client has seen it */
+    ngx_http_ai_encoder_t     *enc;           /* kept over recovery */
+    ngx_http_ai_out_t          enc_out;
+    ngx_http_ai_out_t         *delivered;     /* its text, unescaped */
+
+    ngx_msec_t                 drain_end;
+    off_t                      drain_left;
+
+    unsigned                   backoff:1;     /* timer waits to retry */
+    unsigned                   hedging:1;     /* timer waits to hedge */
+    unsigned                   hedged:1;
+    unsigned                   committed:1;
+    unsigned                   done:1;
+    unsigned                   gone:1;        /* client left, draining */
+    unsigned                   started_tool:1;    /* delivered: no recovery */
+    unsigned                   recording:1;   /* delivered text is kept */
+    unsigned                   error_same:1;  /* error is of the client's
+                                                 dialect */
+    unsigned                   recovered:1;
+};
+
+
+/* ngx_http_ai_router_exec.c */
+
+/* ends an attempt early; class NONE when it says nothing about the target */
+void ngx_http_ai_attempt_cancel(ngx_http_ai_attempt_t *a,
+    ngx_http_ai_err_e class, const char *why);
+
+/* notes a failure found here, in the gateway's words */
+void ngx_http_ai_attempt_fail(ngx_http_ai_attempt_t *a,
+    ngx_http_ai_err_e class, const char *message);
+
+/* makes the attempt the answer: cancels others, sends the client's header.
+ * length: of the body, -1 when it is streamed.  NGX_OK or NGX_ERROR */
+ngx_int_t ngx_http_ai_commit(ngx_http_ai_attempt_t *a, off_t length);
+
+/* writes to the client; NGX_OK also when it has left and is being drained */
+ngx_int_t ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out);
+
+/* finishes a request answered without an upstream (static provider) */
+void ngx_http_ai_exec_finish(ngx_http_ai_exec_t *x, ngx_int_t rc);
+
+/* tokens of the request's text; 0 when it cannot be told */
+int64_t ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx);
+
+
+/* ngx_http_ai_router_plan.c */
+
+/* candidates in the order they are to be asked; NGX_DECLINED: x->error says
+ * why there is none */
+ngx_int_t ngx_http_ai_plan(ngx_http_ai_exec_t *x,
+    ngx_http_ai_router_loc_conf_t *arlcf);
+
+typedef enum {
+    NGX_HTTP_AI_NEXT_START = 0,       /* *candidate */
+    NGX_HTTP_AI_NEXT_WAIT,            /* *wait ms, then *candidate */
+    NGX_HTTP_AI_NEXT_NONE             /* give up */
+} ngx_http_ai_next_e;
+
+/* what to do after attempt "a" failed (NULL: at the start) */
+ngx_http_ai_next_e ngx_http_ai_plan_next(ngx_http_ai_exec_t *x,
+    ngx_http_ai_attempt_t *a, ngx_http_ai_candidate_t **candidate,
+    ngx_msec_t *wait);
+
+
+/* ngx_http_ai_router_upstream.c */
+
+/* creates the upstream of the attempt's subrequest and starts it */
+ngx_int_t ngx_http_ai_upstream_start(ngx_http_ai_attempt_t *a);
+
+
+/* ngx_http_ai_router_build.c */
+
+/* body for the target as a chain of buffers, and its length; NGX_DECLINED:
+ * a->error says what the target cannot express */
+ngx_int_t ngx_http_ai_build_body(ngx_http_ai_attempt_t *a, ngx_chain_t **body,
+    off_t *length);
+
+/* request line and header; NGX_DECLINED as above */
+ngx_int_t ngx_http_ai_build_header(ngx_http_ai_attempt_t *a, off_t length,
+    ngx_buf_t **header);
+
+
+/* ngx_http_ai_router_answer.c */
+
+ngx_int_t ngx_http_ai_answer_init(ngx_http_ai_attempt_t *a);
+ngx_int_t ngx_http_ai_answer_data(ngx_http_ai_attempt_t *a, u_char *data,
+    size_t len);
+ngx_int_t ngx_http_ai_answer_end(ngx_http_ai_attempt_t *a);
+
+/* sends what the batch has made; after each read */
+ngx_int_t ngx_http_ai_answer_flush(ngx_http_ai_attempt_t *a);
+
+/* encoder for the client's side */
+ngx_http_ai_encoder_t *ngx_http_ai_answer_encoder(ngx_http_ai_exec_t *x,
+    ngx_http_ai_out_t *out, ngx_str_t *model);
+
+/* the end of a committed stream that failed: the dialect's error event */
+ngx_int_t ngx_http_ai_answer_error(ngx_http_ai_exec_t *x,
+    ngx_http_ai_error_t *err);
+
+
+/* ngx_http_ai_router_local.c: answers that need no provider */
+
+ngx_int_t ngx_http_ai_static_answer(ngx_http_ai_exec_t *x,
+    ngx_http_ai_target_t *target);
+ngx_int_t ngx_http_ai_models_answer(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx, ngx_http_ai_router_main_conf_t *amcf);
+ngx_int_t ngx_http_ai_count_tokens_answer(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx);
+
+
+#endif /* _NGX_HTTP_AI_ROUTER_EXEC_H_INCLUDED_ */
