@@ -40,13 +40,18 @@ sub run {
 }
 
 # a provider that needs nothing else
-sub provider { "ai_provider x { dialect openai; endpoint http://h; $_[0] }" }
+sub provider {
+    "ai_provider x { dialect openai; endpoint http://127.0.0.1:1; $_[0] }"
+}
 
 sub model { "$p ai_model m { target p/x; $_[0] }" }
 
 sub good {
     my ($http, $name) = @_;
     my ($rc, $out) = run($http);
+
+    # a machine without network does not know the providers
+    $out =~ s/^.*\[warn\].*host not found in endpoint.*\n//mg;
 
     ok($rc == 0 && $out !~ /\[(?:warn|emerg|alert)\]/, $name // $http)
         or diag($out);
@@ -258,14 +263,14 @@ SKIP: {
     require AI::Cert;
     my $cert = AI::Cert->new(dir => $dir);
 
-    good("ai_provider x { dialect openai; endpoint https://h; key none; "
+    good("ai_provider x { dialect openai; endpoint https://localhost; key none; "
          . "tls_ca $cert->{ca}; tls_verify on; tls_name a.example; }",
          'tls_ca');
-    good("ai_provider x { dialect openai; endpoint https://h; key none; "
+    good("ai_provider x { dialect openai; endpoint https://localhost; key none; "
          . "tls_ca ca.crt; }", 'tls_ca, relative');
 }
 
-my $t = sub { 'ai_provider x { dialect openai; endpoint https://h; key none; '
+my $t = sub { 'ai_provider x { dialect openai; endpoint https://localhost; key none; '
               . "$_[0] }" };
 
 good($t->('tls_verify off;'));
@@ -294,7 +299,7 @@ bad_provider("key none; $_;", qr/"tls_..." needs an endpoint with "https:/)
 # region
 
 good($o->("key k; region $_;")) for qw(us eu ae au in jp);
-good($o->('key k; region mine; endpoint https://h;'));
+good($o->('key k; region mine; endpoint https://localhost;'));
 good('ai_provider azure { endpoint https://x; key k; region eu; }');
 bad($o->('key k; region mars;'), qr/unknown region "mars", known are us, eu/);
 bad($o->('key k; region "a b";'), qr/invalid region "a b"/);

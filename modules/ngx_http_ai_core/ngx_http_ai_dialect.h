@@ -28,8 +28,8 @@
 typedef struct {
     ngx_str_t                  model;         /* plain: name sent upstream */
     ngx_str_t                  vendor;        /* plain: "openai", "azure",
-                                                 "anthropic", "deepseek", ... or
-                                                 the dialect's name */
+                                                 "anthropic", "deepseek",
+                                                 ... or the dialect's name */
     ngx_uint_t                 max_output;    /* default of "max_tokens" where
                                                  the dialect demands one;
                                                  0: the dialect's own table */
@@ -86,7 +86,8 @@ typedef struct {
                                              names none */
     ngx_str_t                  id;        /* plain: used when the provider
                                              gives none; bare, the dialect adds
-                                             its prefix ("chatcmpl-", "msg_") */
+                                             its prefix ("chatcmpl-",
+                                             "msg_") */
     time_t                     now;
     unsigned                   stream:1;
     unsigned                   include_usage:1;   /* the client asked for it */
@@ -115,10 +116,11 @@ struct ngx_http_ai_dialect_s {
 
     /*
      * Answer events to bytes in enc->out.  Streaming: complete SSE events as
-     * they come.  Not streaming: nothing until END, then the body.  encode_event
-     * is given a whole answer's events in order, EV_END last.  EV_ERROR writes
-     * the dialect's in-stream error event (streaming only).  USAGE may come
-     * before or after FINISH; what must wait for it waits for END.
+     * they come.  Not streaming: nothing until END, then the body.
+     * encode_event is given a whole answer's events in order, EV_END last.
+     * EV_ERROR writes the dialect's in-stream error event (streaming only).
+     * USAGE may come before or after FINISH; what must wait for it waits for
+     * END.
      * NGX_OK or NGX_ERROR.
      */
     ngx_int_t  (*encode_init)(ngx_http_ai_encoder_t *enc);
@@ -128,8 +130,8 @@ struct ngx_http_ai_dialect_s {
     /* error body in this dialect; err->class decides type and code, err->type
      * and err->code are kept where err->status < 500 and they are set and the
      * error came from the same dialect (same != 0) */
-    void       (*encode_error)(ngx_http_ai_out_t *out, ngx_http_ai_error_t *err,
-                   ngx_uint_t same);
+    void       (*encode_error)(ngx_http_ai_out_t *out,
+                   ngx_http_ai_error_t *err, ngx_uint_t same);
 
     /* error event in a stream, with what ends a stream after it if anything */
     void       (*encode_stream_error)(ngx_http_ai_out_t *out,
@@ -152,11 +154,11 @@ struct ngx_http_ai_dialect_s {
      * Provider's answer to events.  decode_body: a whole unstreamed JSON body
      * of the operation in dec->op (chat; for completions, embeddings and
      * count_tokens only START, TEXT, USAGE, FINISH, END as they apply).
-     * decode_event: one server-sent event with data.  Both return NGX_OK; the
-     * sink's value when it stopped; NGX_DECLINED for data that is not an answer
-     * in the dialect (dec->error says what; a stream may skip the event and go
-     * on); NGX_ERROR for no memory.  An error inside (HTTP 200 with an error
-     * body or event) gives EV_ERROR and returns NGX_OK.
+     * decode_event: one server-sent event with data.  Both return NGX_OK;
+     * the sink's value when it stopped; NGX_DECLINED for data that is not an
+     * answer in the dialect (dec->error says what; a stream may skip the
+     * event and go on); NGX_ERROR for no memory.  An error inside (HTTP 200
+     * with an error body or event) gives EV_ERROR and returns NGX_OK.
      * decode_finish: end of a stream at EOF; emits END if the answer is
      * complete by the dialect's rules though its terminal event is missing
      * (OpenAI: finish_reason was seen), else returns NGX_DECLINED.

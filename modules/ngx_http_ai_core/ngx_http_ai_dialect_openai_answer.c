@@ -364,7 +364,11 @@ ngx_http_ai_openai_decode_finish(ngx_http_ai_decoder_t *dec)
         return NGX_OK;
     }
 
-    if (ctx->failed || ctx->seen == 0 || (ctx->seen & ~ctx->finished)) {
+    if (ctx->failed) {
+        return NGX_DECLINED;
+    }
+
+    if (ctx->seen == 0 || (ctx->seen & ~ctx->finished)) {
         return ngx_http_ai_openai_declined(dec,
                                      "the stream ended before the answer did");
     }

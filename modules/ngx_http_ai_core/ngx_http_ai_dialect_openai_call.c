@@ -253,7 +253,7 @@ static ngx_int_t
 ngx_http_ai_openai_call_add(ngx_http_ai_decoder_t *dec, ngx_uint_t choice,
     ngx_int_t wire, ngx_http_ai_openai_call_t **call)
 {
-    ngx_uint_t                  i, n, index;
+    ngx_uint_t                  n;
     ngx_http_ai_openai_dec_t   *ctx;
     ngx_http_ai_openai_call_t  *calls;
 
@@ -283,20 +283,10 @@ ngx_http_ai_openai_call_add(ngx_http_ai_decoder_t *dec, ngx_uint_t choice,
         ctx->ncalls_alloc = n;
     }
 
-    index = 0;
-
-    for (i = ctx->ncalls; i; i--) {
-        if (ctx->calls[i - 1].choice == choice) {
-            index = ctx->calls[i - 1].index + 1;
-            break;
-        }
-    }
-
     *call = &ctx->calls[ctx->ncalls++];
 
     (*call)->choice = choice;
     (*call)->wire = wire;
-    (*call)->index = index;
 
     ctx->called |= ngx_http_ai_openai_bit(choice);
 
@@ -312,11 +302,20 @@ ngx_http_ai_openai_call_start(ngx_http_ai_decoder_t *dec,
     uint64_t                   hash;
     ngx_int_t                  rc;
     ngx_str_t                  text;
+    ngx_uint_t                 i;
     ngx_http_ai_out_t          out;
     ngx_http_ai_event_t        ev;
     ngx_http_ai_openai_dec_t  *ctx;
 
     ctx = dec->ctx;
+
+    /* counted in order of their starts, which a late name may change */
+
+    for (i = 0; i < ctx->ncalls; i++) {
+        if (ctx->calls[i].choice == call->choice && ctx->calls[i].started) {
+            call->index++;
+        }
+    }
 
     call->started = 1;
 
@@ -332,10 +331,8 @@ ngx_http_ai_openai_call_start(ngx_http_ai_decoder_t *dec,
 
         /* clients need one to answer the call */
 
-        hash = ngx_http_ai_openai_hash((u_char *) &call->index,
-                                       sizeof(ngx_uint_t), ctx->id_hash);
-        hash = ngx_http_ai_openai_hash((u_char *) &call->choice,
-                                       sizeof(ngx_uint_t), hash);
+        hash = (ctx->id_hash ^ (call->choice * 4096 + call->index + 1))
+               * 0x100000001b3ull;
 
         out.start = buf;
         out.last = buf;

@@ -29,6 +29,8 @@ static ngx_int_t ngx_http_ai_openai_content(ngx_http_ai_openai_req_t *r,
     ngx_uint_t n, ngx_uint_t allowed, ngx_http_ai_part_t ***last);
 static ngx_int_t ngx_http_ai_openai_part(ngx_http_ai_openai_req_t *r,
     ngx_uint_t n, ngx_uint_t allowed, ngx_http_ai_part_t ***last);
+static ngx_int_t ngx_http_ai_openai_thinking(ngx_http_ai_openai_req_t *r,
+    ngx_uint_t n, ngx_http_ai_part_t ***last);
 static ngx_http_ai_part_t *ngx_http_ai_openai_new_part(
     ngx_http_ai_openai_req_t *r, ngx_http_ai_part_e type,
     ngx_http_ai_part_t ***last);
@@ -637,6 +639,14 @@ ngx_http_ai_openai_part(ngx_http_ai_openai_req_t *r, ngx_uint_t n,
         return ngx_http_ai_openai_bad(r, "type", "is required", NULL);
     }
 
+    if (ngx_http_ai_str_is(&type, "thinking")
+        && (allowed & NGX_HTTP_AI_OPENAI_REFUSAL))
+    {
+        return ngx_http_ai_openai_thinking(r,
+                                   ngx_http_ai_json_member(j, n, "thinking"),
+                                   last);
+    }
+
     part = ngx_http_ai_openai_new_part(r, NGX_HTTP_AI_PART_TEXT, last);
     if (part == NULL) {
         return NGX_ERROR;
@@ -706,6 +716,53 @@ ngx_http_ai_openai_part(ngx_http_ai_openai_req_t *r, ngx_uint_t n,
 
     if (part->text.data == NULL) {
         return ngx_http_ai_openai_bad(r, name, "is required", NULL);
+    }
+
+    return NGX_OK;
+}
+
+
+/* Mistral's: thoughts among the assistant's content */
+
+static ngx_int_t
+ngx_http_ai_openai_thinking(ngx_http_ai_openai_req_t *r, ngx_uint_t n,
+    ngx_http_ai_part_t ***last)
+{
+    ngx_uint_t           i, v;
+    ngx_http_ai_part_t  *part;
+    ngx_http_ai_json_t  *j;
+
+    j = r->json;
+
+    if (ngx_http_ai_json_type(j, n) == NGX_HTTP_AI_JSON_STRING) {
+        part = ngx_http_ai_openai_new_part(r, NGX_HTTP_AI_PART_REASONING,
+                                           last);
+        if (part == NULL) {
+            return NGX_ERROR;
+        }
+
+        part->text = ngx_http_ai_json_raw(j, n);
+
+        return NGX_OK;
+    }
+
+    for (i = ngx_http_ai_json_first(j, n);
+         i != NGX_HTTP_AI_JSON_NONE;
+         i = ngx_http_ai_json_next(j, n, i))
+    {
+        v = ngx_http_ai_json_member(j, i, "text");
+
+        if (ngx_http_ai_json_type(j, v) != NGX_HTTP_AI_JSON_STRING) {
+            continue;
+        }
+
+        part = ngx_http_ai_openai_new_part(r, NGX_HTTP_AI_PART_REASONING,
+                                           last);
+        if (part == NULL) {
+            return NGX_ERROR;
+        }
+
+        part->text = ngx_http_ai_json_raw(j, v);
     }
 
     return NGX_OK;

@@ -194,6 +194,26 @@ ngx_http_ai_tokens_raw(u_char *data, size_t len)
 
     while (p < last) {
 
+        class = ngx_http_ai_tokens_class(*p);
+
+        /* most of all text: a word, and a space before it */
+
+        if (*p == ' ' && last - p > 1
+            && (uint8_t) (ngx_http_ai_tokens_class(p[1]) - sw_lower)
+               <= sw_upper - sw_lower)
+        {
+            p++;
+            sum += ngx_http_ai_tokens_word(&p, last);
+            spaces = 0;
+            continue;
+        }
+
+        if (class == sw_lower || class == sw_upper) {
+            sum += ngx_http_ai_tokens_word(&p, last);
+            spaces = 0;
+            continue;
+        }
+
         class = ngx_http_ai_tokens_next(p, last, &n, &ch);
 
         switch (class) {
@@ -340,6 +360,26 @@ ngx_http_ai_tokens_word(u_char **pos, u_char *last)
     uint32_t     ch;
     uint64_t     sum;
     ngx_uint_t   class, lower;
+
+    p = *pos;
+
+    if (ngx_http_ai_tokens_class(*p) == sw_upper) {
+        p++;
+    }
+
+    while (p < last && ngx_http_ai_tokens_class(*p) == sw_lower) {
+        p++;
+    }
+
+    k = p - *pos;
+
+    if (k >= 2 && k <= NGX_HTTP_AI_TOKENS_WORD
+        && (p == last || (ngx_http_ai_tokens_class(*p) < sw_escape
+                          && *p != '\'')))
+    {
+        *pos = p;
+        return NGX_HTTP_AI_TOKEN;
+    }
 
     p = *pos;
 

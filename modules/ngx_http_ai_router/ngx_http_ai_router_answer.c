@@ -34,6 +34,10 @@ static ngx_int_t ngx_http_ai_answer_commit_stream(ngx_http_ai_attempt_t *a);
 static ngx_int_t ngx_http_ai_answer_sink(void *data, ngx_http_ai_event_t *ev);
 static ngx_int_t ngx_http_ai_answer_match(ngx_http_ai_attempt_t *a,
     ngx_http_ai_event_t *ev);
+static ngx_int_t ngx_http_ai_answer_count_sink(void *data,
+    ngx_http_ai_event_t *ev);
+static void ngx_http_ai_answer_count(ngx_http_ai_attempt_t *a,
+    ngx_str_t *text);
 static ngx_int_t ngx_http_ai_answer_failed(ngx_http_ai_attempt_t *a,
     ngx_http_ai_error_t *err);
 static ngx_int_t ngx_http_ai_answer_keep(ngx_http_ai_attempt_t *a,
@@ -98,6 +102,7 @@ ngx_http_ai_answer_init(ngx_http_ai_attempt_t *a)
            == 0)
     {
         a->mode = NGX_HTTP_AI_MODE_EVENTS;
+        a->counting = 1;
         a->sse.pool = r->pool;
         a->sse.max = ctx->limits->max_event;
 
@@ -446,6 +451,11 @@ ngx_http_ai_answer_error_body(ngx_http_ai_attempt_t *a)
     a->wait = ngx_http_ai_retry_after(&a->retry_after, &a->retry_after_ms,
                                       ngx_time());
 
+    if (err.retry_after && a->wait < (int64_t) err.retry_after) {
+        /* told in the body */
+        a->wait = err.retry_after;
+    }
+
     return NGX_OK;
 }
 
@@ -490,6 +500,18 @@ ngx_http_ai_answer_body(ngx_http_ai_attempt_t *a)
 
     a->complete = 1;
     a->content = 1;
+
+    if (a->usage.out < 0 && a->exec->ctx->op != NGX_HTTP_AI_OP_EMBEDDINGS) {
+        a->counting = 1;
+        a->dec.sink.handler = ngx_http_ai_answer_count_sink;
+
+        if (a->provider->dialect->decode_init(&a->dec) != NGX_OK
+            || a->provider->dialect->decode_body(&a->dec, data, len)
+               == NGX_ERROR)
+        {
+            return NGX_ERROR;
+        }
+    }
 
     if (a->relaying) {
         return ngx_http_ai_answer_unary(a, data, len);
@@ -707,7 +729,7 @@ ngx_http_ai_answer_sink(void *data, ngx_http_ai_event_t *ev)
     case NGX_HTTP_AI_EV_TEXT:
 
         a->content = 1;
-        a->counted += ngx_http_ai_tokens_raw(ev->text.data, ev->text.len);
+        ngx_http_ai_answer_count(a, &ev->text);
 
         if (a->resume) {
             rc = ngx_http_ai_answer_match(a, ev);
@@ -738,7 +760,7 @@ ngx_http_ai_answer_sink(void *data, ngx_http_ai_event_t *ev)
     case NGX_HTTP_AI_EV_REASONING:
 
         a->content = 1;
-        a->counted += ngx_http_ai_tokens_raw(ev->text.data, ev->text.len);
+        ngx_http_ai_answer_count(a, &ev->text);
 
         if (a->resume) {
             return NGX_OK;
@@ -760,14 +782,14 @@ ngx_http_ai_answer_sink(void *data, ngx_http_ai_event_t *ev)
 
         a->content = 1;
         x->started_tool = 1;
-        a->counted += ngx_http_ai_tokens_raw(ev->text.data, ev->text.len)
-                      + ngx_http_ai_tokens_raw(ev->name.data, ev->name.len);
+        ngx_http_ai_answer_count(a, &ev->text);
+        ngx_http_ai_answer_count(a, &ev->name);
         break;
 
     case NGX_HTTP_AI_EV_TOOL_ARGS:
 
         a->content = 1;
-        a->counted += ngx_http_ai_tokens_raw(ev->text.data, ev->text.len);
+        ngx_http_ai_answer_count(a, &ev->text);
         break;
 
     case NGX_HTTP_AI_EV_FINISH:
@@ -906,6 +928,27 @@ ngx_http_ai_answer_match(ngx_http_ai_attempt_t *a, ngx_http_ai_event_t *ev)
     ev->text.len = out->last - ev->text.data;
 
     return NGX_OK;
+}
+
+
+/* a second pass over a whole body whose provider has told no usage */
+
+static ngx_int_t
+ngx_http_ai_answer_count_sink(void *data, ngx_http_ai_event_t *ev)
+{
+    ngx_http_ai_answer_count(data, &ev->text);
+    ngx_http_ai_answer_count(data, &ev->name);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_ai_answer_count(ngx_http_ai_attempt_t *a, ngx_str_t *text)
+{
+    if (a->counting && text->len) {
+        a->counted += ngx_http_ai_tokens_raw(text->data, text->len);
+    }
 }
 
 

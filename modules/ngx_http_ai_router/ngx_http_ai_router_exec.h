@@ -120,6 +120,7 @@ struct ngx_http_ai_attempt_s {
     unsigned                   restart:1;     /* repeats a delivered text */
     unsigned                   resume:1;      /* either of both */
     unsigned                   last_sent:1;   /* body went with its end */
+    unsigned                   counting:1;    /* output is counted */
     unsigned                   gzip:1;
     unsigned                   local_error:1; /* made here, not the provider's
                                                  words */

@@ -25,6 +25,7 @@
 #define NGX_HTTP_AI_PEERS_IDLE        1024
 #define NGX_HTTP_AI_PEERS_TIMEOUT     60000
 #define NGX_HTTP_AI_PEERS_AGE         3600000
+#define NGX_HTTP_AI_PEERS_FRESH       1000
 
 /* an address that has failed is tried last for this long */
 #define NGX_HTTP_AI_PEERS_FAILED      5000
@@ -52,6 +53,7 @@ typedef struct {
     ngx_queue_t                    queue;
     ngx_http_ai_peers_t           *peers;
     ngx_connection_t              *connection;
+    ngx_msec_t                     since;
     socklen_t                      socklen;
     ngx_sockaddr_t                 sockaddr;
 } ngx_http_ai_peer_idle_t;
@@ -702,10 +704,17 @@ ngx_http_ai_peers_cached(ngx_http_ai_peer_data_t *pd,
         {
             /*
              * its end may be an event of this very turn of the loop, and a
-             * request that was sent cannot be repeated
+             * request that was sent cannot be repeated; nobody closes what
+             * was used a moment ago, so that a busy one is not looked at
              */
 
-            n = recv(c->fd, buf, 1, MSG_PEEK);
+            if (ngx_current_msec - item->since > NGX_HTTP_AI_PEERS_FRESH) {
+                n = recv(c->fd, buf, 1, MSG_PEEK);
+
+            } else {
+                n = -1;
+                ngx_set_socket_errno(NGX_EAGAIN);
+            }
 
             if (n == -1 && ngx_socket_errno == NGX_EAGAIN) {
                 ngx_queue_remove(&item->queue);
@@ -798,6 +807,11 @@ ngx_http_ai_peers_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
             if (addr) {
                 addr->failed = ngx_current_msec ? ngx_current_msec : 1;
             }
+
+            if (pd->upstream->request_sent) {
+                /* it may have been taken: what to do is the engine's part */
+                pc->tries = 0;
+            }
         }
 
     } else if (ngx_http_ai_peers_keep(pc, pd) == NGX_OK) {
@@ -877,6 +891,7 @@ ngx_http_ai_peers_keep(ngx_peer_connection_t *pc, ngx_http_ai_peer_data_t *pd)
 
     item->peers = peers;
     item->connection = c;
+    item->since = ngx_current_msec;
     item->sockaddr = pd->sockaddr;
     item->socklen = pd->socklen;
 

@@ -82,6 +82,8 @@ patch(const char *text, ngx_http_ai_patch_op_t *ops, ngx_uint_t nops,
             is_int(len, sum, "its length");
         }
 
+        free(body.data);
+
         /* the result is a document again */
 
         body.data = buf;
