@@ -55,7 +55,9 @@ ngx_int_t ngx_http_ai_codec_refuse(ngx_http_ai_codec_t *codec,
 /*
  * State of decoding one answer of a provider.  The dialect keeps its own part
  * in "ctx" (allocated from pool in decode_init, bounded, not per event).
- * "json" is scratch for the dialect: its nodes are reused by all events.
+ * "json" is scratch for the dialect: its nodes are reused by all events.  The
+ * caller may set a table of its own (nodes, nalloc), zeroed otherwise, which
+ * decoders that never run at the same time may share.
  */
 
 typedef struct {

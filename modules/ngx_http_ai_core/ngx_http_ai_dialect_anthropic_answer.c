@@ -296,7 +296,7 @@ ngx_http_ai_anthropic_decode_event(ngx_http_ai_decoder_t *dec,
 
     dec->usage_only = 0;
 
-    if (dec->done) {
+    if (dec->done || ctx->failed) {
         return NGX_OK;
     }
 
@@ -405,10 +405,6 @@ ngx_http_ai_anthropic_decode_event(ngx_http_ai_decoder_t *dec,
 
     if (ngx_http_ai_str_is(&type, "message_stop")) {
         dec->done = 1;
-
-        if (ctx->failed) {
-            return NGX_OK;
-        }
 
         rc = ngx_http_ai_anthropic_close_all(dec);
         if (rc != NGX_OK) {

@@ -88,16 +88,17 @@ ngx_http_ai_openai_decode_init(ngx_http_ai_decoder_t *dec)
 
     ctx->id_hash = NGX_HTTP_AI_OPENAI_HASH;
 
-    ngx_memzero(&dec->json, sizeof(ngx_http_ai_json_t));
     dec->json.pool = dec->pool;
 
-    dec->json.nodes = ngx_palloc(dec->pool, NGX_HTTP_AI_OPENAI_NODES
-                                            * sizeof(ngx_http_ai_json_node_t));
     if (dec->json.nodes == NULL) {
-        return NGX_ERROR;
-    }
+        dec->json.nodes = ngx_palloc(dec->pool, NGX_HTTP_AI_OPENAI_NODES
+                                            * sizeof(ngx_http_ai_json_node_t));
+        if (dec->json.nodes == NULL) {
+            return NGX_ERROR;
+        }
 
-    dec->json.nalloc = NGX_HTTP_AI_OPENAI_NODES;
+        dec->json.nalloc = NGX_HTTP_AI_OPENAI_NODES;
+    }
 
     dec->ctx = ctx;
     dec->usage_only = 0;

@@ -16,6 +16,7 @@
 
 #define NGX_HTTP_AI_MAX_MODEL       256
 #define NGX_HTTP_AI_MAX_REQUEST_ID  128
+#define NGX_HTTP_AI_REQUEST_NODES   24
 
 
 typedef struct {
@@ -115,6 +116,15 @@ ngx_http_ai_create_ctx(ngx_http_request_t *r)
     ctx->cost = -1;
     ngx_http_ai_usage_init(&ctx->usage);
 
+    /* of a usual request's top level */
+
+    ctx->json.nodes = ngx_palloc(r->pool, NGX_HTTP_AI_REQUEST_NODES
+                                          * sizeof(ngx_http_ai_json_node_t));
+    if (ctx->json.nodes == NULL) {
+        return NULL;
+    }
+
+    ctx->json.nalloc = NGX_HTTP_AI_REQUEST_NODES;
     ctx->json.pool = r->pool;
     ctx->json.max_depth = alcf->limits.max_depth;
     ctx->json.max_nodes = alcf->limits.max_nodes;

@@ -17,6 +17,11 @@
 /* bytes of an error body that are read; the rest is dropped */
 #define NGX_HTTP_AI_ERROR_BODY  (64 * 1024)
 
+/* how long a complete answer waits for the end of its HTTP message, ms */
+#define NGX_HTTP_AI_LINGER     500
+
+#define NGX_HTTP_AI_ANSWER_NODES  512
+
 /* embeddings longer than this are not walked through number by number */
 #define NGX_HTTP_AI_FAST_BODY   4096
 
@@ -48,6 +53,12 @@ static ngx_chain_t *ngx_http_ai_answer_buf(ngx_http_ai_attempt_t *a,
     size_t size);
 static ngx_int_t ngx_http_ai_answer_send(ngx_http_ai_attempt_t *a,
     ngx_chain_t *out);
+
+
+/* decoding is not interrupted, so that one table serves all streams */
+
+static ngx_http_ai_json_node_t
+    ngx_http_ai_answer_nodes[NGX_HTTP_AI_ANSWER_NODES];
 
 
 ngx_int_t
@@ -86,6 +97,8 @@ ngx_http_ai_answer_init(ngx_http_ai_attempt_t *a)
     a->dec.pool = r->pool;
     a->dec.op = ctx->op;
     a->dec.json.pool = r->pool;
+    a->dec.json.nodes = ngx_http_ai_answer_nodes;
+    a->dec.json.nalloc = NGX_HTTP_AI_ANSWER_NODES;
     a->dec.json.max_depth = ctx->limits->max_depth;
     a->dec.json.max_nodes = ctx->limits->max_nodes;
     a->dec.sink.handler = ngx_http_ai_answer_sink;
@@ -293,8 +306,12 @@ ngx_http_ai_answer_event(ngx_http_ai_attempt_t *a,
 
         if (a->content && !a->first) {
             a->first = 1;
-            ngx_add_timer(&a->timer, ngx_min(a->provider->idle,
-                                             a->provider->total));
+
+            if (!a->queued) {
+                ngx_http_ai_attempt_set_timer(a,
+                                              ngx_min(a->provider->idle,
+                                                      a->provider->total));
+            }
         }
     }
 
@@ -356,7 +373,7 @@ ngx_http_ai_answer_flush(ngx_http_ai_attempt_t *a)
     {
         /* a connection that ends properly can be used again */
         a->linger = 1;
-        ngx_add_timer(&a->timer, 500);
+        ngx_http_ai_attempt_set_timer(a, NGX_HTTP_AI_LINGER);
     }
 
     if (!a->committed) {
@@ -562,10 +579,17 @@ ngx_http_ai_answer_embeddings(ngx_http_ai_attempt_t *a, u_char *data,
         return NGX_DECLINED;
     }
 
-    p = end - ngx_min(1024, end - data);
-    p = ngx_strlcasestrn(p, end, (u_char *) "\"usage\"", 7 - 1);
+    /* backwards: it is within the last hundred bytes */
 
-    if (p == NULL) {
+    last = end - ngx_min(1024, end - data);
+
+    for (p = end - 7; p > last; p--) {
+        if (*p == '"' && ngx_strncmp(p, "\"usage\"", 7) == 0) {
+            break;
+        }
+    }
+
+    if (p <= last) {
         return NGX_DECLINED;
     }
 

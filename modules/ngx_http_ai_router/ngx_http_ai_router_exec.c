@@ -7,8 +7,8 @@
 #include "ngx_http_ai_router_exec.h"
 
 
-/* how long a complete answer waits for the end of its HTTP message, ms */
-#define NGX_HTTP_AI_LINGER  500
+/* age at which an attempt gets a timer of its own, ms */
+#define NGX_HTTP_AI_YOUNG  200
 
 
 static ngx_int_t ngx_http_ai_exec_start(ngx_http_ai_exec_t *x,
@@ -30,6 +30,20 @@ static void ngx_http_ai_exec_cleanup(void *data);
 static ngx_int_t ngx_http_ai_attempt_done(ngx_http_request_t *sr, void *data,
     ngx_int_t rc);
 static void ngx_http_ai_attempt_timer(ngx_event_t *ev);
+static void ngx_http_ai_attempt_young(ngx_http_ai_attempt_t *a);
+static void ngx_http_ai_attempt_young_handler(ngx_event_t *ev);
+static void ngx_http_ai_attempt_del_timer(ngx_http_ai_attempt_t *a);
+
+
+/*
+ * Most attempts end long before any of their time limits.  A timer of its own
+ * is set for one that has lived for a while only; until then it stands in this
+ * queue, which costs less than the tree of timers.  Per worker.
+ */
+
+static ngx_queue_t               ngx_http_ai_young;
+static ngx_event_t               ngx_http_ai_young_timer;
+static ngx_http_ai_timer_data_t  ngx_http_ai_young_data;
 
 
 ngx_int_t
@@ -101,10 +115,10 @@ ngx_http_ai_router_handler(ngx_http_request_t *r)
     x->retry_after = -1;
 
     x->timer.handler = ngx_http_ai_exec_timer;
-    x->timer.data = &x->dummy;
+    x->timer.data = &x->timer_data;
     x->timer.log = r->connection->log;
-    x->dummy.data = x;
-    x->dummy.fd = (ngx_socket_t) -1;
+    x->timer_data.data = x;
+    x->timer_data.fd = (ngx_socket_t) -1;
 
     ctx->router = x;
     ngx_http_set_ctx(r, x, ngx_http_ai_router_module);
@@ -258,10 +272,10 @@ ngx_http_ai_exec_start(ngx_http_ai_exec_t *x, ngx_http_ai_candidate_t *c,
     ngx_http_ai_usage_init(&a->usage);
 
     a->timer.handler = ngx_http_ai_attempt_timer;
-    a->timer.data = &a->dummy;
+    a->timer.data = &a->timer_data;
     a->timer.log = r->connection->log;
-    a->dummy.data = a;
-    a->dummy.fd = (ngx_socket_t) -1;
+    a->timer_data.data = a;
+    a->timer_data.fd = (ngx_socket_t) -1;
 
     if (x->committed) {
         a->resume = 1;
@@ -338,7 +352,7 @@ ngx_http_ai_exec_start(ngx_http_ai_exec_t *x, ngx_http_ai_candidate_t *c,
 
     x->running++;
 
-    ngx_add_timer(&a->timer, ngx_min(provider->first, provider->total));
+    ngx_http_ai_attempt_young(a);
 
     if (x->model->hedge && !x->hedged && !x->committed) {
         x->hedging = 1;
@@ -501,9 +515,7 @@ ngx_http_ai_attempt_done(ngx_http_request_t *sr, void *data, ngx_int_t rc)
     a->finished = 1;
     x->running--;
 
-    if (a->timer.timer_set) {
-        ngx_del_timer(&a->timer);
-    }
+    ngx_http_ai_attempt_del_timer(a);
 
     if (a->entered) {
         a->entered = 0;
@@ -524,16 +536,100 @@ ngx_http_ai_attempt_done(ngx_http_request_t *sr, void *data, ngx_int_t rc)
 
 
 static void
-ngx_http_ai_attempt_timer(ngx_event_t *ev)
+ngx_http_ai_attempt_young(ngx_http_ai_attempt_t *a)
 {
-    ngx_connection_t       *c, *dummy;
-    ngx_msec_t              now, passed, quiet, left;
-    ngx_http_request_t     *r;
-    ngx_http_ai_exec_t     *x;
+    ngx_msec_t  limit;
+
+    limit = ngx_min(a->provider->first, a->provider->total);
+
+    if (limit <= 2 * NGX_HTTP_AI_YOUNG) {
+        ngx_add_timer(&a->timer, limit);
+        return;
+    }
+
+    if (ngx_http_ai_young_timer.handler == NULL) {
+        ngx_queue_init(&ngx_http_ai_young);
+
+        ngx_http_ai_young_data.fd = (ngx_socket_t) -1;
+        ngx_http_ai_young_timer.data = &ngx_http_ai_young_data;
+        ngx_http_ai_young_timer.handler = ngx_http_ai_attempt_young_handler;
+        ngx_http_ai_young_timer.log = ngx_cycle->log;
+        ngx_http_ai_young_timer.cancelable = 1;
+    }
+
+    ngx_queue_insert_tail(&ngx_http_ai_young, &a->young);
+    a->queued = 1;
+
+    if (!ngx_http_ai_young_timer.timer_set) {
+        ngx_add_timer(&ngx_http_ai_young_timer, NGX_HTTP_AI_YOUNG);
+    }
+}
+
+
+static void
+ngx_http_ai_attempt_young_handler(ngx_event_t *ev)
+{
+    ngx_msec_t              age;
+    ngx_queue_t            *q;
     ngx_http_ai_attempt_t  *a;
 
-    dummy = ev->data;
-    a = dummy->data;
+    while (!ngx_queue_empty(&ngx_http_ai_young)) {
+        q = ngx_queue_head(&ngx_http_ai_young);
+        a = ngx_queue_data(q, ngx_http_ai_attempt_t, young);
+        age = ngx_current_msec - a->start;
+
+        if (age < NGX_HTTP_AI_YOUNG) {
+            ngx_add_timer(ev, NGX_HTTP_AI_YOUNG - age);
+            return;
+        }
+
+        ngx_queue_remove(q);
+        a->queued = 0;
+
+        /* its handler finds out when it is due */
+        ngx_add_timer(&a->timer, 1);
+    }
+}
+
+
+void
+ngx_http_ai_attempt_set_timer(ngx_http_ai_attempt_t *a, ngx_msec_t wait)
+{
+    if (a->queued) {
+        ngx_queue_remove(&a->young);
+        a->queued = 0;
+    }
+
+    ngx_add_timer(&a->timer, wait);
+}
+
+
+static void
+ngx_http_ai_attempt_del_timer(ngx_http_ai_attempt_t *a)
+{
+    if (a->queued) {
+        ngx_queue_remove(&a->young);
+        a->queued = 0;
+    }
+
+    if (a->timer.timer_set) {
+        ngx_del_timer(&a->timer);
+    }
+}
+
+
+static void
+ngx_http_ai_attempt_timer(ngx_event_t *ev)
+{
+    ngx_msec_t                 now, passed, quiet, left;
+    ngx_connection_t          *c;
+    ngx_http_request_t        *r;
+    ngx_http_ai_exec_t        *x;
+    ngx_http_ai_attempt_t     *a;
+    ngx_http_ai_timer_data_t  *data;
+
+    data = ev->data;
+    a = data->data;
     x = a->exec;
     r = x->request;
     c = r->connection;
@@ -811,13 +907,12 @@ ngx_http_ai_exec_fail(ngx_http_ai_exec_t *x)
 
         /* the client cannot mend the gateway's keys */
 
-        err->class = NGX_HTTP_AI_ERR_SERVER;
         err->status = NGX_HTTP_BAD_GATEWAY;
         ngx_str_set(&err->message, "the provider refused the gateway's "
                                    "credentials (upstream_auth)");
         ngx_str_null(&err->type);
         ngx_str_null(&err->param);
-        ngx_str_set(&err->code, "upstream_auth");
+        ngx_str_null(&err->code);
         x->error_same = 0;
 
     } else if (err->status < 400) {
@@ -1190,14 +1285,15 @@ ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x)
 static void
 ngx_http_ai_exec_timer(ngx_event_t *ev)
 {
-    ngx_msec_t                wait;
-    ngx_connection_t         *c, *dummy;
-    ngx_http_ai_exec_t       *x;
-    ngx_http_ai_attempt_t    *a;
-    ngx_http_ai_candidate_t  *cand;
+    ngx_msec_t                 wait;
+    ngx_connection_t          *c;
+    ngx_http_ai_exec_t        *x;
+    ngx_http_ai_attempt_t     *a;
+    ngx_http_ai_candidate_t   *cand;
+    ngx_http_ai_timer_data_t  *data;
 
-    dummy = ev->data;
-    x = dummy->data;
+    data = ev->data;
+    x = data->data;
     c = x->request->connection;
 
     ngx_http_set_log_request(c->log, x->request);
@@ -1262,9 +1358,7 @@ ngx_http_ai_exec_cleanup(void *data)
     for (i = 0; i < x->nattempts; i++) {
         a = x->attempts[i];
 
-        if (a->timer.timer_set) {
-            ngx_del_timer(&a->timer);
-        }
+        ngx_http_ai_attempt_del_timer(a);
 
         if (a->entered) {
             a->entered = 0;

@@ -23,7 +23,16 @@
 
 
 /* all attempts of one request, retries included */
-#define NGX_HTTP_AI_MAX_ATTEMPTS  32
+#define NGX_HTTP_AI_MAX_ATTEMPTS  16
+
+
+/* as much of ngx_connection_t as the debug log reads of a timer's data */
+
+typedef struct {
+    void                      *data;
+    void                      *reserved[2];
+    ngx_socket_t               fd;
+} ngx_http_ai_timer_data_t;
 
 
 typedef struct ngx_http_ai_exec_s     ngx_http_ai_exec_t;
@@ -59,7 +68,8 @@ struct ngx_http_ai_attempt_s {
     ngx_str_t                  model;         /* upstream name */
 
     ngx_event_t                timer;
-    ngx_connection_t           dummy;         /* timer.data for debug logs */
+    ngx_http_ai_timer_data_t   timer_data;
+    ngx_queue_t                young;         /* waits for its timer */
     ngx_msec_t                 start;
     ngx_msec_t                 progress;      /* time of the last event */
 
@@ -121,6 +131,7 @@ struct ngx_http_ai_attempt_s {
     unsigned                   resume:1;      /* either of both */
     unsigned                   last_sent:1;   /* body went with its end */
     unsigned                   counting:1;    /* output is counted */
+    unsigned                   queued:1;      /* in the queue of the young */
     unsigned                   gzip:1;
     unsigned                   local_error:1; /* made here, not the provider's
                                                  words */
@@ -143,7 +154,7 @@ struct ngx_http_ai_exec_s {
     ngx_http_ai_attempt_t     *winner;
 
     ngx_event_t                timer;         /* backoff, hedge */
-    ngx_connection_t           dummy;
+    ngx_http_ai_timer_data_t   timer_data;
 
     ngx_http_ai_request_t     *pivot;         /* decoded once, when needed */
     ngx_http_ai_error_t        error;         /* what to tell the client */
@@ -177,6 +188,9 @@ struct ngx_http_ai_exec_s {
 /* ends an attempt early; class NONE when it says nothing about the target */
 void ngx_http_ai_attempt_cancel(ngx_http_ai_attempt_t *a,
     ngx_http_ai_err_e class, const char *why);
+
+/* (re)arms the attempt's timer */
+void ngx_http_ai_attempt_set_timer(ngx_http_ai_attempt_t *a, ngx_msec_t wait);
 
 /* notes a failure found here, in the gateway's words */
 void ngx_http_ai_attempt_fail(ngx_http_ai_attempt_t *a,
