@@ -130,6 +130,8 @@ ngx_http_ai_answer_init(ngx_http_ai_attempt_t *a)
     a->relaying = (a->same && !a->resume
                    && (a->mode == NGX_HTTP_AI_MODE_EVENTS) == ctx->stream);
 
+    a->out.pool = r->pool;
+
     if (a->resume) {
         a->enc = x->enc;
         a->enc->out = &a->out;
@@ -147,8 +149,6 @@ ngx_http_ai_answer_init(ngx_http_ai_attempt_t *a)
     {
         return NGX_ERROR;
     }
-
-    a->out.pool = r->pool;
 
     return NGX_OK;
 }
@@ -774,6 +774,11 @@ ngx_http_ai_answer_sink(void *data, ngx_http_ai_event_t *ev)
                 return NGX_ERROR;
             }
 
+            if (a->resume) {
+                /* its own text is not to be compared with itself */
+                a->matched = rec->last - rec->start;
+            }
+
             if ((size_t) (rec->last - rec->start) > x->model->recover_max) {
                 x->recording = 0;
             }
@@ -865,10 +870,6 @@ ngx_http_ai_answer_sink(void *data, ngx_http_ai_event_t *ev)
     if (a->relaying) {
         /* the encoder only keeps pace, for a recovery to go on with it */
         a->out.last = a->out.start;
-        x->enc = a->enc;
-
-    } else if (a->enc->stream) {
-        x->enc = a->enc;
     }
 
     return rc;

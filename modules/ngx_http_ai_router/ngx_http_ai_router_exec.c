@@ -753,7 +753,8 @@ ngx_http_ai_exec_wake(ngx_http_request_t *r)
 static void
 ngx_http_ai_exec_handle(ngx_http_ai_exec_t *x, ngx_http_ai_attempt_t *a)
 {
-    ngx_int_t  rc;
+    ngx_int_t   rc;
+    ngx_uint_t  level;
 
     ngx_http_ai_exec_learn(x, a);
 
@@ -783,7 +784,9 @@ ngx_http_ai_exec_handle(ngx_http_ai_exec_t *x, ngx_http_ai_attempt_t *a)
         return;
     }
 
-    ngx_log_error(NGX_LOG_ERR, x->request->connection->log, 0,
+    level = a->local_error ? NGX_LOG_INFO : NGX_LOG_ERR;
+
+    ngx_log_error(level, x->request->connection->log, 0,
                   "ai router: attempt %ui, \"%V\" failed after %M ms: %V, "
                   "status %ui: %V", x->ctx->attempts, &a->target->name,
                   ngx_current_msec - a->start,
@@ -1000,6 +1003,8 @@ ngx_http_ai_commit(ngx_http_ai_attempt_t *a, off_t length)
         ctx->fallback = 1;
     }
 
+    x->enc = a->enc;
+
     if (x->recording && !a->resume) {
         x->delivered = &a->recorded;
     }
@@ -1066,6 +1071,14 @@ ngx_http_ai_commit(ngx_http_ai_attempt_t *a, off_t length)
         }
 
         *h = headers[i];
+
+        if (h->key.len == sizeof("content-encoding") - 1
+            && ngx_strncmp(h->lowcase_key, "content-encoding",
+                           sizeof("content-encoding") - 1)
+               == 0)
+        {
+            r->headers_out.content_encoding = h;
+        }
     }
 
     if (x->api->add_headers(r, ctx) != NGX_OK) {
@@ -1149,6 +1162,12 @@ ngx_http_ai_exec_read(ngx_http_request_t *r)
     if (x->winner && !x->winner->finished && x->winner->provider->drain_time)
     {
         ngx_http_ai_exec_drain(x);
+        return;
+    }
+
+    if (x->winner && x->winner->complete) {
+        /* it has all that it wants */
+        ngx_http_ai_exec_finish(x, NGX_OK);
         return;
     }
 

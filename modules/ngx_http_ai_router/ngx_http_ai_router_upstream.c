@@ -596,6 +596,11 @@ ngx_http_ai_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
 
         switch (rc) {
 
+        case NGX_DONE:
+            /* the request was terminated */
+            a->canceled = 1;
+            break;
+
         case NGX_HTTP_GATEWAY_TIME_OUT:
             ngx_http_ai_attempt_fail(a, NGX_HTTP_AI_ERR_TIMEOUT,
                          a->sent ? "the provider did not answer in time"
