@@ -366,6 +366,17 @@ ngx_http_ai_anthropic_decode_event(ngx_http_ai_decoder_t *dec,
         }
     }
 
+    if (ctx->finished
+        && type.len > sizeof("content_block_") - 1
+        && ngx_strncmp(type.data, "content_block_",
+                       sizeof("content_block_") - 1)
+           == 0)
+    {
+        /* nothing may follow the reason to stop */
+
+        return NGX_OK;
+    }
+
     if (ngx_http_ai_str_is(&type, "content_block_delta")) {
         return ngx_http_ai_anthropic_delta(dec, &e);
     }
@@ -1227,6 +1238,10 @@ ngx_http_ai_anthropic_chars(ngx_str_t *raw)
 {
     u_char   *p, *last;
     int64_t   n;
+
+    if (raw->len == 0) {
+        return 0;
+    }
 
     n = 0;
     p = raw->data;

@@ -730,6 +730,10 @@ ngx_http_ai_anthropic_blank(ngx_str_t *raw)
 {
     u_char  *p, *last;
 
+    if (raw->len == 0) {
+        return 1;
+    }
+
     p = raw->data;
     last = p + raw->len;
 

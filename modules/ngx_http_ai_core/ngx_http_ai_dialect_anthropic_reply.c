@@ -19,8 +19,6 @@ typedef enum {
     NGX_HTTP_AI_ANTHROPIC_OPEN_NONE = 0,
     NGX_HTTP_AI_ANTHROPIC_OPEN_TEXT,
     NGX_HTTP_AI_ANTHROPIC_OPEN_THINKING,
-    NGX_HTTP_AI_ANTHROPIC_OPEN_SIGNATURE,     /* of the thinking, which is
-                                                 complete */
     NGX_HTTP_AI_ANTHROPIC_OPEN_TOOL
 } ngx_http_ai_anthropic_open_e;
 
@@ -457,9 +455,8 @@ ngx_http_ai_anthropic_reply_signature(ngx_http_ai_encoder_t *enc,
         return NGX_OK;
     }
 
-    if (ctx->open != NGX_HTTP_AI_ANTHROPIC_OPEN_THINKING
-        && ctx->open != NGX_HTTP_AI_ANTHROPIC_OPEN_SIGNATURE)
-    {
+    if (ctx->open != NGX_HTTP_AI_ANTHROPIC_OPEN_THINKING) {
+
         /* of thoughts that are not shown */
 
         rc = ngx_http_ai_anthropic_settle(enc);
@@ -480,19 +477,22 @@ ngx_http_ai_anthropic_reply_signature(ngx_http_ai_encoder_t *enc,
         }
     }
 
+    /* it comes in one piece, and ends what was thought */
+
     if (enc->stream) {
         ngx_http_ai_anthropic_delta_lit(enc, "signature_delta\",\"signature",
                                         text);
+        ngx_http_ai_anthropic_close(enc);
 
-    } else {
-        if (ctx->open == NGX_HTTP_AI_ANTHROPIC_OPEN_THINKING) {
-            ngx_http_ai_out_lit(ctx->out, "\",\"signature\":\"");
-        }
-
-        ngx_http_ai_out_str(ctx->out, text);
+        return NGX_OK;
     }
 
-    ctx->open = NGX_HTTP_AI_ANTHROPIC_OPEN_SIGNATURE;
+    ngx_http_ai_out_lit(ctx->out, "\",\"signature\":\"");
+    ngx_http_ai_out_str(ctx->out, text);
+    ngx_http_ai_out_lit(ctx->out, "\"}");
+
+    ctx->open = NGX_HTTP_AI_ANTHROPIC_OPEN_NONE;
+    ctx->block++;
 
     return NGX_OK;
 }

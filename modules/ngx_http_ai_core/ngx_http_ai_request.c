@@ -16,7 +16,7 @@
 
 #define NGX_HTTP_AI_MAX_MODEL       256
 #define NGX_HTTP_AI_MAX_REQUEST_ID  128
-#define NGX_HTTP_AI_REQUEST_NODES   24
+#define NGX_HTTP_AI_REQUEST_NODES   32
 
 
 typedef struct {
@@ -654,11 +654,12 @@ static ngx_int_t
 ngx_http_ai_parse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_error_t *err)
 {
-    size_t               i;
-    ngx_int_t            rc;
-    ngx_str_t            raw;
-    ngx_uint_t           n, type;
-    ngx_http_ai_json_t  *j, options;
+    size_t                    i;
+    ngx_int_t                 rc;
+    ngx_str_t                 raw;
+    ngx_uint_t                n, type;
+    ngx_http_ai_json_t       *j, options;
+    ngx_http_ai_json_node_t   nodes[8];
 
     j = &ctx->json;
     j->shallow = 1;
@@ -758,6 +759,8 @@ ngx_http_ai_parse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 
         ngx_memzero(&options, sizeof(ngx_http_ai_json_t));
         options.pool = r->pool;
+        options.nodes = nodes;
+        options.nalloc = 8;
         options.shallow = 1;
 
         if (ngx_http_ai_json_parse(&options, raw.data, raw.len) != NGX_OK) {

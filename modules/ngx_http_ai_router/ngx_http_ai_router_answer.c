@@ -1025,7 +1025,7 @@ ngx_http_ai_answer_keep(ngx_http_ai_attempt_t *a, u_char *data, size_t len,
     if (a->hold.start == NULL) {
 
         size = (a->length > 0) ? (size_t) ngx_http_ai_min(a->length, 65536)
-                               : 1024;
+                               : 256;
 
         if (ngx_http_ai_out_init(&a->hold, a->exec->request->pool,
                                  ngx_http_ai_max(size, len))

@@ -559,7 +559,7 @@ ngx_http_ai_build_header(ngx_http_ai_attempt_t *a, off_t length,
     ctx = a->exec->ctx;
     provider = a->provider;
 
-    if (ngx_http_ai_out_init(&out, r->pool, 512) != NGX_OK) {
+    if (ngx_http_ai_out_init(&out, r->pool, 384) != NGX_OK) {
         return NGX_ERROR;
     }
 

@@ -1404,7 +1404,9 @@ ngx_http_ai_router_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
     x = ctx->router;
 
-    if (x == NULL || ctx->op == NGX_HTTP_AI_OP_PASS) {
+    if (x == NULL || ctx->op == NGX_HTTP_AI_OP_PASS
+        || ctx->op == NGX_HTTP_AI_OP_COUNT_TOKENS)
+    {
         return NGX_OK;
     }
 

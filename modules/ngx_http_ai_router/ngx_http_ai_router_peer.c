@@ -101,7 +101,7 @@ typedef struct {
     ngx_sockaddr_t                 sockaddr;
     socklen_t                      socklen;
 
-    ngx_sockaddr_t                 tried[NGX_HTTP_AI_PEERS_TRIES];
+    ngx_sockaddr_t                *tried;     /* made by the first failure */
     socklen_t                      tried_len[NGX_HTTP_AI_PEERS_TRIES];
     ngx_uint_t                     ntried;
 
@@ -797,7 +797,12 @@ ngx_http_ai_peers_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 
         } else {
 
-            if (pd->ntried < NGX_HTTP_AI_PEERS_TRIES) {
+            if (pd->tried == NULL) {
+                pd->tried = ngx_palloc(pd->pool, NGX_HTTP_AI_PEERS_TRIES
+                                                 * sizeof(ngx_sockaddr_t));
+            }
+
+            if (pd->tried && pd->ntried < NGX_HTTP_AI_PEERS_TRIES) {
                 pd->tried[pd->ntried] = pd->sockaddr;
                 pd->tried_len[pd->ntried++] = pd->socklen;
             }

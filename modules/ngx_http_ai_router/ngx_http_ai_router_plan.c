@@ -153,7 +153,7 @@ ngx_http_ai_plan_model(ngx_http_ai_exec_t *x,
     u_char                  *p;
     ngx_int_t                rc;
     ngx_str_t                near, prefix, model;
-    ngx_uint_t               unsupported, n;
+    ngx_uint_t               unsupported;
     ngx_http_ai_provider_t  *provider;
 
     x->model = ngx_http_ai_model_find(amcf, name);
@@ -190,14 +190,6 @@ ngx_http_ai_plan_model(ngx_http_ai_exec_t *x,
         ngx_str_set(&x->error.param, "model");
 
         return rc;
-    }
-
-    n = x->model->targets.nelts + x->model->fallbacks.nelts;
-
-    x->candidates = ngx_pcalloc(x->request->pool,
-                                n * sizeof(ngx_http_ai_candidate_t));
-    if (x->candidates == NULL) {
-        return NGX_ERROR;
     }
 
     unsupported = 0;

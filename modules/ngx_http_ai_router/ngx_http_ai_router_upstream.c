@@ -11,7 +11,7 @@
 
 
 /* read buffers: events come in small pieces, bodies in one */
-#define NGX_HTTP_AI_EVENTS_BUFFER  (4096 - 64)
+#define NGX_HTTP_AI_EVENTS_BUFFER  2560
 #define NGX_HTTP_AI_BODY_BUFFER    (32 * 1024)
 
 
@@ -79,7 +79,9 @@ ngx_http_ai_upstream_start(ngx_http_ai_attempt_t *a)
     size = (a->exec->ctx->stream && a->exec->ctx->op != NGX_HTTP_AI_OP_PASS)
            ? NGX_HTTP_AI_EVENTS_BUFFER : NGX_HTTP_AI_BODY_BUFFER;
 
-    u->buffer.start = ngx_palloc(r->pool, size);
+    /* outside of the pool's blocks, which would be left half empty */
+
+    u->buffer.start = ngx_pmemalign(r->pool, size, 16);
     if (u->buffer.start == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -516,7 +518,7 @@ ngx_http_ai_pass_header(ngx_http_ai_attempt_t *a, ngx_str_t *name,
     }
 
     if (a->headers.elts == NULL
-        && ngx_array_init(&a->headers, pool, 4, sizeof(ngx_table_elt_t))
+        && ngx_array_init(&a->headers, pool, 2, sizeof(ngx_table_elt_t))
            != NGX_OK)
     {
         return NGX_ERROR;

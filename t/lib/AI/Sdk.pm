@@ -6,13 +6,13 @@ package AI::Sdk;
 # puts into build/venv and build/node:
 #
 #     plan skip_all => 'no Python SDKs' if !AI::Sdk::have('python');
-#     my ($rc, $out) = AI::Sdk::run('openai.py', { BASE_URL => ... }, @args);
+#     my ($rc, $out) = AI::Sdk::run('py_openai.py', { BASE => ... }, @args);
 
 use strict;
 use warnings;
 
 use Cwd ();
-use File::Basename qw(dirname);
+use File::Basename qw(basename dirname);
 use File::Copy ();
 
 my $top = Cwd::abs_path(dirname(__FILE__) . '/../../..');
@@ -38,8 +38,11 @@ sub run {
 
     } else {
         # node looks for modules beside the script
-        File::Copy::copy("$top/t/sdk/$script", "$top/build/node/$script")
-            or die "$script: $!";
+        for (glob "$top/t/sdk/*.mjs") {
+            my $to = "$top/build/node/" . basename($_);
+            File::Copy::copy($_, $to) or die "$to: $!";
+        }
+
         @cmd = ('node', "$top/build/node/$script");
     }
 
