@@ -148,8 +148,11 @@ sub local_paths {
     $text =~ s{(\bssl_certificate_key\s+)[^\s;]+}{$1$key}g;
     $text =~ s{(\bauth_basic_user_file\s+)[^\s;]+}{$1$dir/htpasswd}g;
     $text =~ s{(\baccess_log\s+)/[^\s;]+}{$1$dir/access.log}g;
-    $text =~ s{\blisten\s+[^;]*?(\sssl)?;}{listen 127.0.0.1:%%PORT_0%%@{[
-               $1 // '']};}g;
+
+    # each its own port: what two servers share must be declared alike
+    my $n = 0;
+    $text =~ s{\blisten\s+[^;]*?(\sssl)?;}
+              {"listen 127.0.0.1:%%PORT_" . $n++ . '%%' . ($1 // '') . ';'}ge;
 
     return $text;
 }
@@ -215,7 +218,7 @@ sub check_block {
     $part{server} .= "location /block { $part{location} }\n"
         if $part{location} ne '';
 
-    $part{http} .= "server { listen 127.0.0.1:%%PORT_0%%; $part{server} }\n"
+    $part{http} .= "server { listen 127.0.0.1:%%PORT_block%%; $part{server} }\n"
         if $part{server} ne '';
 
     $part{main} .= "events {}\n" if $part{main} !~ /\bevents\b/;

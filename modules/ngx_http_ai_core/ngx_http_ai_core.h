@@ -126,7 +126,7 @@ struct ngx_http_ai_ctx_s {
 
 
 /* part of the shared zone that a module owns; kept over reloads when name and
- * size stay.  init is called in the master with *data == NULL for a new zone */
+ * size stay.  init runs in the master, with *data == NULL for a new zone */
 
 typedef struct {
     ngx_str_t                  name;          /* "router", with a version */

@@ -110,7 +110,7 @@ struct ngx_http_ai_dialect_s {
 
     /*
      * Chat request body (parsed by j, whole tree) to the pivot.  Every member
-     * is mapped, deliberately dropped (docs/dialects.md), or refused:
+     * is mapped, deliberately dropped (docs/dialects/), or refused:
      * NGX_DECLINED with codec->error.  Slices point into the body.
      */
     ngx_int_t  (*decode_request)(ngx_http_ai_codec_t *codec,
@@ -147,7 +147,7 @@ struct ngx_http_ai_dialect_s {
     /* --- the provider's side --- */
 
     /* pivot to a chat request body; NGX_DECLINED with codec->error for what
-     * this dialect cannot express (docs/dialects.md says what is dropped) */
+     * this dialect cannot express (docs/dialects/ says what is dropped) */
     ngx_int_t  (*encode_request)(ngx_http_ai_codec_t *codec,
                    ngx_http_ai_request_t *req,
                    ngx_http_ai_target_info_t *target, ngx_http_ai_out_t *out);

@@ -245,7 +245,10 @@ ngx_http_ai_anthropic_decode_request(ngx_http_ai_codec_t *codec,
         return rc;
     }
 
-    if (m.output_format != NGX_HTTP_AI_JSON_NONE) {
+    /* the name that "output_config.format" had in its beta */
+
+    if (ngx_http_ai_json_type(j, m.output_format) == NGX_HTTP_AI_JSON_OBJECT)
+    {
         rc = ngx_http_ai_anthropic_format(&r, m.output_format,
                                           "output_format");
         if (rc != NGX_OK) {

@@ -8,8 +8,9 @@
  * What the files of the Anthropic dialect share: _anthropic.c has the table,
  * the errors, the models and the client's request, with its messages in
  * _anthropic_message.c; _anthropic_request.c the request to a provider, with
- * its messages in _anthropic_content.c; _anthropic_answer.c a provider's
- * answer and _anthropic_reply.c the answer to a client.
+ * its messages in _anthropic_content.c and its schemas in
+ * _anthropic_schema.c; _anthropic_answer.c a provider's answer and
+ * _anthropic_reply.c the answer to a client.
  */
 
 
@@ -90,6 +91,8 @@ typedef struct {
     int64_t                         budget;
     const char                     *thinking;
     const char                     *effort;
+
+    unsigned                        native:1;     /* output_config.format */
 } ngx_http_ai_anthropic_write_t;
 
 
@@ -118,6 +121,11 @@ void ngx_http_ai_anthropic_out_open(ngx_http_ai_anthropic_write_t *w,
 ngx_uint_t ngx_http_ai_anthropic_blank(ngx_str_t *raw);
 ngx_int_t ngx_http_ai_anthropic_parse(ngx_http_ai_anthropic_write_t *w,
     ngx_str_t *text);
+
+ngx_int_t ngx_http_ai_anthropic_schema_closed(
+    ngx_http_ai_anthropic_write_t *w, ngx_str_t *schema);
+ngx_int_t ngx_http_ai_anthropic_out_closed(ngx_http_ai_anthropic_write_t *w,
+    ngx_str_t *schema);
 
 ngx_int_t ngx_http_ai_anthropic_encode_request(ngx_http_ai_codec_t *codec,
     ngx_http_ai_request_t *req, ngx_http_ai_target_info_t *target,

@@ -1004,6 +1004,12 @@ ngx_http_ai_openai_encode_error(ngx_http_ai_out_t *out,
     type = e->type;
     code = e->code;
 
+    /* a status of Anthropic's own */
+
+    if (!same && err->status == 529) {
+        err->status = 503;
+    }
+
     /* a key that a provider refuses is the gateway's, not the client's */
 
     if (err->class == NGX_HTTP_AI_ERR_AUTH && err->status >= 500) {

@@ -155,7 +155,8 @@ ngx_http_ai_openai_decode_body(ngx_http_ai_decoder_t *dec, u_char *data,
     }
 
     if (c.choices == NGX_HTTP_AI_JSON_NONE
-        && c.usage == NGX_HTTP_AI_JSON_NONE
+        && (c.usage == NGX_HTTP_AI_JSON_NONE
+            || dec->op == NGX_HTTP_AI_OP_CHAT)
         && c.object == NGX_HTTP_AI_JSON_NONE)
     {
         return ngx_http_ai_openai_declined(dec,

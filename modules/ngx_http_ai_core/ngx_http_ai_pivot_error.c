@@ -299,6 +299,10 @@ ngx_http_ai_err_classify(ngx_uint_t status, ngx_str_t *type, ngx_str_t *code,
         e = ngx_http_ai_err_by_name(ngx_http_ai_err_names, type);
     }
 
+    if (e == NGX_HTTP_AI_ERR_QUOTA && status == 402) {
+        return NGX_HTTP_AI_ERR_BILLING;
+    }
+
     if (e != NGX_HTTP_AI_ERR_NONE) {
         return e;
     }

@@ -633,6 +633,11 @@ ngx_http_ai_gather_body(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
             continue;
         }
 
+        if (!b->in_file) {
+            /* only marks the end of a chunked or empty body */
+            continue;
+        }
+
         len = (size_t) (b->file_last - b->file_pos);
 
         n = ngx_read_file(b->file, p, len, b->file_pos);

@@ -48,11 +48,14 @@ ngx_http_ai_sse_read(ngx_http_ai_sse_t *sse, u_char **pos, u_char *last,
         sse->skip_lf = 0;
 
         if (**pos == LF) {
-            (*pos)++;
+            ngx_memzero(ev, sizeof(ngx_http_ai_sse_event_t));
 
-            if (*pos == last) {
-                return NGX_AGAIN;
-            }
+            ev->raw.data = (*pos)++;
+            ev->raw.len = 1;
+            ev->in_place = 1;
+            ev->tail = 1;
+
+            return NGX_OK;
         }
     }
 

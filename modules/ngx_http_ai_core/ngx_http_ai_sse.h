@@ -30,6 +30,8 @@ typedef struct {
     unsigned                   in_place:1;    /* raw points into the input
                                                  given to this call; else into
                                                  the reader's own buffer */
+    unsigned                   tail:1;        /* only the LF of a CRLF whose CR
+                                                 has ended the block before */
 } ngx_http_ai_sse_event_t;
 
 
@@ -59,8 +61,8 @@ typedef struct {
  * NGX_ERROR     no memory
  *
  * A returned block is valid until the next call.  Line ends are LF, CRLF and
- * CR (a CR that ends the input is taken as a line end at once and a following
- * LF is skipped later), a BOM at the very start is dropped from the event but
+ * CR (a CR that ends the input is taken as a line end at once; a following LF
+ * is a block without data of its own), a BOM at the very start is dropped from the event but
  * kept in raw.  The kept buffer is bounded by "max" and reused for the life of
  * the reader.  Of "event" the last counts; "id" and "retry" are ignored.
  */

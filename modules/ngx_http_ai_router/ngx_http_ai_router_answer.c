@@ -315,7 +315,10 @@ ngx_http_ai_answer_event(ngx_http_ai_attempt_t *a,
         }
     }
 
-    if (a->relaying && !(a->hide_usage && a->dec.usage_only && ev->has_data)) {
+    if (a->relaying
+        && !(a->hide_usage && a->dec.usage_only
+             && (ev->has_data || ev->tail)))
+    {
 
         if (a->committed) {
             rc = ngx_http_ai_answer_relay(a, ev->raw.data, ev->raw.len,

@@ -22,9 +22,6 @@ static void ngx_http_ai_exec_handle(ngx_http_ai_exec_t *x,
 static void ngx_http_ai_exec_learn(ngx_http_ai_exec_t *x,
     ngx_http_ai_attempt_t *a);
 static void ngx_http_ai_exec_wake(ngx_http_request_t *r);
-static void ngx_http_ai_exec_read(ngx_http_request_t *r);
-static ngx_uint_t ngx_http_ai_exec_closed(ngx_http_request_t *r);
-static void ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x);
 static void ngx_http_ai_exec_timer(ngx_event_t *ev);
 static void ngx_http_ai_exec_cleanup(void *data);
 static ngx_int_t ngx_http_ai_attempt_done(ngx_http_request_t *sr, void *data,
@@ -126,7 +123,7 @@ ngx_http_ai_router_handler(ngx_http_request_t *r)
     rc = ngx_http_ai_plan(x, arlcf);
 
     if (rc == NGX_DECLINED) {
-        return x->api->send_error(r, ctx, &x->error, -1, 0);
+        return x->api->send_error(r, ctx, &x->error, -1, x->error_same);
     }
 
     if (rc != NGX_OK) {
@@ -442,6 +439,15 @@ void
 ngx_http_ai_attempt_fail(ngx_http_ai_attempt_t *a, ngx_http_ai_err_e class,
     const char *message)
 {
+    if (a->error.class == NGX_HTTP_AI_ERR_NONE
+        && a->mode == NGX_HTTP_AI_MODE_ERROR && !a->body_ended)
+    {
+        /* its status says more than what became of the rest of its body */
+
+        a->body_ended = 1;
+        (void) ngx_http_ai_answer_end(a);
+    }
+
     if (a->error.class != NGX_HTTP_AI_ERR_NONE) {
         return;
     }
@@ -900,8 +906,7 @@ ngx_http_ai_exec_fail(ngx_http_ai_exec_t *x)
         ngx_str_set(&err->message, "no provider could be asked");
     }
 
-    if (err->class == NGX_HTTP_AI_ERR_AUTH && x->error_same
-        && x->nattempts
+    if (err->class == NGX_HTTP_AI_ERR_AUTH && x->nattempts
         && x->attempts[x->nattempts - 1]->provider->key_pass)
     {
         /* the client's own key was refused: its error */
@@ -1062,6 +1067,14 @@ ngx_http_ai_commit(ngx_http_ai_attempt_t *a, off_t length)
         }
     }
 
+    if (a->upstream_id.len
+        && ngx_http_ai_header_add(&r->headers_out.headers,
+                                  "x-upstream-request-id", &a->upstream_id)
+           == NULL)
+    {
+        return NGX_ERROR;
+    }
+
     headers = a->headers.elts;
 
     for (i = 0; i < a->headers.nelts; i++) {
@@ -1090,214 +1103,6 @@ ngx_http_ai_commit(ngx_http_ai_attempt_t *a, off_t length)
     }
 
     return NGX_OK;
-}
-
-
-ngx_int_t
-ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out)
-{
-    off_t                      size;
-    ngx_int_t                  rc;
-    ngx_chain_t               *cl;
-    ngx_connection_t          *c;
-    ngx_http_request_t        *r;
-    ngx_http_core_loc_conf_t  *clcf;
-
-    r = x->request;
-    c = r->connection;
-
-    if (x->gone) {
-        size = 0;
-
-        for (cl = out; cl; cl = cl->next) {
-            size += cl->buf->last - cl->buf->pos;
-            cl->buf->pos = cl->buf->last;
-        }
-
-        x->drain_left -= size;
-
-        return (x->drain_left > 0) ? NGX_OK : NGX_ERROR;
-    }
-
-    rc = ngx_http_output_filter(r, out);
-
-    if (rc == NGX_ERROR) {
-
-        if (x->winner && x->winner->provider->drain_time) {
-            ngx_http_ai_exec_drain(x);
-            return NGX_OK;
-        }
-
-        return NGX_ERROR;
-    }
-
-    if (c->buffered) {
-        clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
-
-        if (ngx_handle_write_event(c->write, clcf->send_lowat) != NGX_OK) {
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
-}
-
-
-/* the client sends nothing by now, so what can be read is its leaving */
-
-static void
-ngx_http_ai_exec_read(ngx_http_request_t *r)
-{
-    ngx_http_ai_exec_t  *x;
-
-    x = ngx_http_get_module_ctx(r, ngx_http_ai_router_module);
-
-    if (x->gone || !ngx_http_ai_exec_closed(r)) {
-        return;
-    }
-
-    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
-                  "ai router: client closed the connection");
-
-    if (x->winner && !x->winner->finished && x->winner->provider->drain_time)
-    {
-        ngx_http_ai_exec_drain(x);
-        return;
-    }
-
-    if (x->winner && x->winner->complete) {
-        /* it has all that it wants */
-        ngx_http_ai_exec_finish(x, NGX_OK);
-        return;
-    }
-
-    r->connection->error = 1;
-    x->done = 1;
-    ngx_http_finalize_request(r, NGX_HTTP_CLIENT_CLOSED_REQUEST);
-}
-
-
-static ngx_uint_t
-ngx_http_ai_exec_closed(ngx_http_request_t *r)
-{
-    int                n;
-    char               buf[1];
-    ngx_event_t       *rev;
-    ngx_connection_t  *c;
-
-    c = r->connection;
-    rev = c->read;
-
-    if (c->error) {
-        return 1;
-    }
-
-#if (NGX_HTTP_V2)
-
-    if (r->stream) {
-        return 0;
-    }
-
-#endif
-
-#if (NGX_HTTP_V3)
-
-    if (c->quic) {
-        return 0;
-    }
-
-#endif
-
-#if (NGX_HAVE_EPOLLRDHUP)
-
-    if ((ngx_event_flags & NGX_USE_EPOLL_EVENT) && ngx_use_epoll_rdhup) {
-
-        if (!rev->pending_eof) {
-            return 0;
-        }
-
-        rev->eof = 1;
-        goto closed;
-    }
-
-#endif
-
-    n = recv(c->fd, buf, 1, MSG_PEEK);
-
-    if (n > 0 || (n == -1 && ngx_socket_errno == NGX_EAGAIN)) {
-
-        if ((ngx_event_flags & NGX_USE_LEVEL_EVENT) && rev->active) {
-            (void) ngx_del_event(rev, NGX_READ_EVENT, 0);
-        }
-
-        return 0;
-    }
-
-    rev->eof = 1;
-
-#if (NGX_HAVE_EPOLLRDHUP)
-closed:
-#endif
-
-#if (NGX_HTTP_SSL)
-    if (c->ssl) {
-        c->ssl->no_send_shutdown = 1;
-    }
-#endif
-
-    return 1;
-}
-
-
-/* the client has left: goes on reading for the usage, within limits */
-
-static void
-ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x)
-{
-    ngx_chain_t            *cl;
-    ngx_connection_t       *c;
-    ngx_http_request_t     *r;
-    ngx_http_upstream_t    *u;
-    ngx_http_ai_attempt_t  *a;
-
-    a = x->winner;
-    r = x->request;
-    c = r->connection;
-
-    x->gone = 1;
-    x->drain_left = a->provider->drain_bytes;
-
-    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
-                   "ai router: draining \"%V\"", &a->target->name);
-
-    for (cl = r->out; cl; cl = cl->next) {
-        cl->buf->pos = cl->buf->last;
-    }
-
-    r->out = NULL;
-    r->buffered = 0;
-    c->buffered = 0;
-    c->error = 0;
-
-    if (c->write->timer_set) {
-        ngx_del_timer(c->write);
-    }
-
-    ngx_add_timer(&x->timer, a->provider->drain_time);
-
-    if (a->finished) {
-        return;
-    }
-
-    u = a->sr->upstream;
-
-    for (cl = u->busy_bufs; cl; cl = cl->next) {
-        cl->buf->pos = cl->buf->last;
-    }
-
-    if (u->peer.connection && u->peer.connection->read->ready) {
-        ngx_post_event(u->peer.connection->read, &ngx_posted_events);
-    }
 }
 
 
@@ -1389,186 +1194,4 @@ ngx_http_ai_exec_cleanup(void *data)
             ngx_http_ai_exec_learn(x, a);
         }
     }
-}
-
-
-ngx_int_t
-ngx_http_ai_router_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
-{
-    int64_t                 input, cost;
-    ngx_uint_t              i;
-    ngx_http_ai_exec_t     *x;
-    ngx_http_ai_usage_t    *u, *sum;
-    ngx_http_ai_price_t    *price;
-    ngx_http_ai_attempt_t  *a;
-
-    x = ctx->router;
-
-    if (x == NULL || ctx->op == NGX_HTTP_AI_OP_PASS
-        || ctx->op == NGX_HTTP_AI_OP_COUNT_TOKENS)
-    {
-        return NGX_OK;
-    }
-
-    sum = &ctx->usage;
-
-    for (i = 0; i < x->nattempts; i++) {
-        a = x->attempts[i];
-        u = &a->usage;
-
-        if (!a->sent) {
-            continue;
-        }
-
-        if (a->error.class != NGX_HTTP_AI_ERR_NONE && !a->content) {
-            /* it has failed before it made anything */
-            continue;
-        }
-
-        if (a->canceled && !a->content && a != x->winner && x->winner) {
-            /* the loser of a hedge */
-            continue;
-        }
-
-        if (u->out >= 0 && a->complete) {
-
-            if (ctx->usage_state == NGX_HTTP_AI_USAGE_NONE) {
-                ctx->usage_state = NGX_HTTP_AI_USAGE_PROVIDER;
-            }
-
-        } else if (a->content) {
-            u->out = ngx_http_ai_max(u->out,
-                                     ngx_http_ai_tokens_round(a->counted));
-            ctx->usage_state = NGX_HTTP_AI_USAGE_COUNTED;
-
-        } else if (ctx->op == NGX_HTTP_AI_OP_CHAT
-                   || ctx->op == NGX_HTTP_AI_OP_COMPLETIONS
-                   || ctx->op == NGX_HTTP_AI_OP_EMBEDDINGS)
-        {
-            if (u->in_fresh >= 0 && a->complete) {
-                /* embeddings have no output */
-                if (ctx->usage_state == NGX_HTTP_AI_USAGE_NONE) {
-                    ctx->usage_state = NGX_HTTP_AI_USAGE_PROVIDER;
-                }
-
-            } else {
-                ctx->usage_state = NGX_HTTP_AI_USAGE_ESTIMATED;
-            }
-
-        } else {
-            continue;
-        }
-
-        if (u->in_fresh < 0) {
-            input = ngx_http_ai_input_estimate(ctx);
-            u->in_fresh = input;
-        }
-
-#define ngx_http_ai_usage_add(f)                                              \
-        if (u->f >= 0) {                                                      \
-            sum->f = (sum->f < 0) ? u->f : sum->f + u->f;                     \
-        }
-
-        ngx_http_ai_usage_add(in_fresh);
-        ngx_http_ai_usage_add(cache_read);
-        ngx_http_ai_usage_add(cache_write);
-        ngx_http_ai_usage_add(cache_write_1h);
-        ngx_http_ai_usage_add(out);
-        ngx_http_ai_usage_add(reasoning);
-        ngx_http_ai_usage_add(audio_in);
-        ngx_http_ai_usage_add(audio_out);
-    }
-
-    if (x->winner) {
-        ctx->finish = x->winner->finish;
-    }
-
-    price = &x->model->price;
-
-    if (ctx->usage_state != NGX_HTTP_AI_USAGE_NONE && price->in >= 0) {
-
-        cost = 0;
-
-        if (sum->in_fresh > 0) {
-            cost += sum->in_fresh * price->in;
-        }
-
-        if (sum->cache_read > 0) {
-            cost += sum->cache_read * price->cached;
-        }
-
-        if (sum->cache_write > 0) {
-            cost += sum->cache_write * price->cache_write;
-        }
-
-        if (sum->out > 0) {
-            cost += sum->out * price->out;
-        }
-
-        /* pico to nano */
-        ctx->cost = (cost + 500) / 1000;
-    }
-
-    return NGX_OK;
-}
-
-
-int64_t
-ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx)
-{
-    uint64_t                  sum;
-    ngx_uint_t                i;
-    ngx_http_ai_json_t       *j;
-    ngx_http_ai_error_t       err;
-    ngx_http_ai_json_node_t  *node;
-
-    if (!ctx->parsed) {
-        return 0;
-    }
-
-    ngx_memzero(&err, sizeof(ngx_http_ai_error_t));
-
-    j = &ctx->json;
-
-    if (!ctx->whole) {
-        j->shallow = 0;
-
-        if (ngx_http_ai_json_parse(j, ctx->body.data, ctx->body.len)
-            != NGX_OK)
-        {
-            return (int64_t) ctx->body.len / 4;
-        }
-
-        ctx->whole = 1;
-        ctx->model_node = ngx_http_ai_json_member(j, 0, "model");
-    }
-
-    sum = 0;
-
-    for (i = 0; i < j->nnodes; i++) {
-        node = &j->nodes[i];
-
-        if (node->type == NGX_HTTP_AI_JSON_OBJECT) {
-            /* a message or part has an overhead of its own */
-            sum += 200;
-            continue;
-        }
-
-        if (node->type != NGX_HTTP_AI_JSON_STRING || node->key) {
-            continue;
-        }
-
-        if (node->len > 512
-            && ngx_strlchr(node->start, node->start + 512, ' ') == NULL
-            && ngx_strlchr(node->start, node->start + 512, '\\') == NULL)
-        {
-            /* base64: an image or a file, about one tile of it */
-            sum += 8500;
-            continue;
-        }
-
-        sum += ngx_http_ai_tokens_raw(node->start, node->len);
-    }
-
-    return ngx_http_ai_tokens_round(sum);
 }

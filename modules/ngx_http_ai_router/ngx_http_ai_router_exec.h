@@ -119,7 +119,8 @@ struct ngx_http_ai_attempt_s {
     unsigned                   committed:1;
     unsigned                   complete:1;    /* whole answer decoded */
     unsigned                   body_ended:1;
-    unsigned                   linger:1;      /* complete, waits for HTTP end */
+    unsigned                   linger:1;      /* complete; its message is
+                                                 not at its end */
     unsigned                   first:1;       /* first event was seen */
     unsigned                   sent:1;        /* request may have been seen */
     unsigned                   canceled:1;
@@ -180,6 +181,7 @@ struct ngx_http_ai_exec_s {
     unsigned                   error_same:1;  /* error is of the client's
                                                  dialect */
     unsigned                   recovered:1;
+    unsigned                   unsupported:1; /* a target lacks the endpoint */
 };
 
 
@@ -200,11 +202,20 @@ void ngx_http_ai_attempt_fail(ngx_http_ai_attempt_t *a,
  * length: of the body, -1 when it is streamed.  NGX_OK or NGX_ERROR */
 ngx_int_t ngx_http_ai_commit(ngx_http_ai_attempt_t *a, off_t length);
 
+/* finishes a request answered without an upstream (static provider) */
+void ngx_http_ai_exec_finish(ngx_http_ai_exec_t *x, ngx_int_t rc);
+
+
+/* ngx_http_ai_router_client.c */
+
 /* writes to the client; NGX_OK also when it has left and is being drained */
 ngx_int_t ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out);
 
-/* finishes a request answered without an upstream (static provider) */
-void ngx_http_ai_exec_finish(ngx_http_ai_exec_t *x, ngx_int_t rc);
+/* the main request's read event handler */
+void ngx_http_ai_exec_read(ngx_http_request_t *r);
+
+
+/* ngx_http_ai_router_usage.c */
 
 /* tokens of the request's text; 0 when it cannot be told */
 int64_t ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx);

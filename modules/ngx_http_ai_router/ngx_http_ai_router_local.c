@@ -40,6 +40,7 @@ ngx_http_ai_static_answer(ngx_http_ai_exec_t *x, ngx_http_ai_target_t *target)
     ctx->region = target->provider->region;
     ctx->target = target->name;
     ctx->fallback = (target != x->candidates[0].target);
+    ctx->cost = 0;
 
     if (ctx->op == NGX_HTTP_AI_OP_EMBEDDINGS) {
         return ngx_http_ai_static_embeddings(x, target);
@@ -186,7 +187,8 @@ ngx_http_ai_static_completion(ngx_http_ai_exec_t *x,
 
     ngx_http_ai_out_lit(&out, "{\"id\":\"cmpl-");
     ngx_http_ai_out_str(&out, &ctx->request_id);
-    ngx_http_ai_out_lit(&out, "\",\"object\":\"text_completion\",\"created\":");
+    ngx_http_ai_out_lit(&out, "\",\"object\":\"text_completion\","
+                              "\"created\":");
     ngx_http_ai_out_int(&out, ngx_time());
     ngx_http_ai_out_lit(&out, ",\"model\":\"");
     ngx_http_ai_out_escaped(&out, ctx->request_model.data,
@@ -276,7 +278,8 @@ ngx_http_ai_static_embeddings(ngx_http_ai_exec_t *x,
 
     src.len = dims * 4;
     src.data = ngx_pnalloc(x->request->pool, src.len);
-    dst.data = ngx_pnalloc(x->request->pool, ngx_base64_encoded_length(src.len));
+    dst.data = ngx_pnalloc(x->request->pool,
+                           ngx_base64_encoded_length(src.len));
 
     if (src.data == NULL || dst.data == NULL
         || ngx_http_ai_out_init(&out, x->request->pool, 1024) != NGX_OK)

@@ -94,8 +94,12 @@ ngx_http_ai_plan(ngx_http_ai_exec_t *x, ngx_http_ai_router_loc_conf_t *arlcf)
     default: /* NGX_HTTP_AI_PASS_MODEL */
 
         if (ctx->op == NGX_HTTP_AI_OP_PASS) {
-            return ngx_http_ai_plan_refuse(x, NGX_HTTP_AI_ERR_NOT_FOUND,
-                                           "no such endpoint: %V", &r->uri);
+            rc = ngx_http_ai_plan_refuse(x, NGX_HTTP_AI_ERR_NOT_FOUND,
+                                         "no such endpoint: %V", &r->uri);
+            ngx_str_set(&x->error.code, "unknown_url");
+            x->error_same = 1;
+
+            return rc;
         }
 
         rc = ngx_http_ai_plan_model(x, amcf, &ctx->request_model,
@@ -109,6 +113,8 @@ ngx_http_ai_plan(ngx_http_ai_exec_t *x, ngx_http_ai_router_loc_conf_t *arlcf)
     ctx->model = x->model->name.len ? x->model->name : ctx->request_model;
 
     if (arlcf->fallbacks) {
+        unsupported = 0;
+
         if (ngx_http_ai_plan_add(x, arlcf->fallbacks, &unsupported)
             != NGX_OK)
         {
@@ -116,7 +122,20 @@ ngx_http_ai_plan(ngx_http_ai_exec_t *x, ngx_http_ai_router_loc_conf_t *arlcf)
         }
     }
 
-    return NGX_OK;
+    if (x->ncandidates) {
+        return NGX_OK;
+    }
+
+    if (x->unsupported) {
+        return ngx_http_ai_plan_refuse(x, NGX_HTTP_AI_ERR_INVALID_REQUEST,
+                                       "\"%V\" does not support this endpoint "
+                                       "(%V)", &ctx->model,
+                                       ngx_http_ai_op_name(ctx->op));
+    }
+
+    return ngx_http_ai_plan_refuse(x, NGX_HTTP_AI_ERR_NOT_FOUND,
+                                   "the model \"%V\" has no target for this "
+                                   "request", &ctx->model);
 }
 
 
@@ -206,20 +225,9 @@ ngx_http_ai_plan_model(ngx_http_ai_exec_t *x,
         return NGX_ERROR;
     }
 
-    if (x->ncandidates) {
-        return NGX_OK;
-    }
+    x->unsupported = (unsupported != 0);
 
-    if (unsupported) {
-        return ngx_http_ai_plan_refuse(x, NGX_HTTP_AI_ERR_INVALID_REQUEST,
-                                       "the model \"%V\" does not support "
-                                       "this endpoint (%V)", name,
-                                       ngx_http_ai_op_name(x->ctx->op));
-    }
-
-    return ngx_http_ai_plan_refuse(x, NGX_HTTP_AI_ERR_NOT_FOUND,
-                                   "the model \"%V\" has no target for this "
-                                   "request", name);
+    return NGX_OK;
 }
 
 
@@ -266,12 +274,7 @@ ngx_http_ai_plan_provider(ngx_http_ai_exec_t *x,
         return NGX_ERROR;
     }
 
-    if (unsupported) {
-        return ngx_http_ai_plan_refuse(x, NGX_HTTP_AI_ERR_INVALID_REQUEST,
-                                       "the provider \"%V\" does not support "
-                                       "this endpoint (%V)", &provider->name,
-                                       ngx_http_ai_op_name(x->ctx->op));
-    }
+    x->unsupported = (unsupported != 0);
 
     return NGX_OK;
 }
@@ -457,6 +460,11 @@ ngx_http_ai_plan_next(ngx_http_ai_exec_t *x, ngx_http_ai_attempt_t *a,
     mask = ngx_http_ai_plan_mask(class);
     again = 0;
 
+    if (a->status.code >= 500) {
+        /* whatever its class */
+        mask |= NGX_HTTP_AI_ON_5XX;
+    }
+
     switch (class) {
 
     case NGX_HTTP_AI_ERR_AUTH:
@@ -516,6 +524,13 @@ ngx_http_ai_plan_next(ngx_http_ai_exec_t *x, ngx_http_ai_attempt_t *a,
     case NGX_HTTP_AI_ERR_INVALID_ANSWER:
 
         again = (a->wait <= (int64_t) x->model->wait);
+        break;
+
+    case NGX_HTTP_AI_ERR_TIMEOUT:
+
+        /* a reply that tells of one; a silent target is not asked again */
+        again = (a->status.code >= 400
+                 && a->wait <= (int64_t) x->model->wait);
         break;
 
     case NGX_HTTP_AI_ERR_CONTEXT_LENGTH:

@@ -249,6 +249,12 @@ ngx_http_ai_process_header(ngx_http_request_t *r)
             continue;
         }
 
+        if (a->header_size + (u->buffer.pos - p)
+            > a->exec->ctx->limits->max_header)
+        {
+            goto too_large;
+        }
+
         a->header_done = 1;
 
         if (u->state) {
@@ -266,10 +272,7 @@ ngx_http_ai_process_header(ngx_http_request_t *r)
     a->header_size += u->buffer.pos - p;
 
     if (a->header_size > a->exec->ctx->limits->max_header) {
-        ngx_http_ai_attempt_fail(a, NGX_HTTP_AI_ERR_INVALID_ANSWER,
-                                 "the provider's HTTP header is too large "
-                                 "(ai_max_header)");
-        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+        goto too_large;
     }
 
     if (u->buffer.last == u->buffer.end) {
@@ -308,6 +311,14 @@ ngx_http_ai_process_header(ngx_http_request_t *r)
     }
 
     return NGX_AGAIN;
+
+too_large:
+
+    ngx_http_ai_attempt_fail(a, NGX_HTTP_AI_ERR_INVALID_ANSWER,
+                             "the provider's HTTP header is too large "
+                             "(ai_max_header)");
+
+    return NGX_HTTP_UPSTREAM_INVALID_HEADER;
 }
 
 
@@ -721,8 +732,12 @@ ngx_http_ai_input_filter(void *data, ssize_t bytes)
 
     rc = ngx_http_ai_input_data(a, u, p, u->buffer.last);
 
-    if (rc == NGX_OK) {
-        rc = ngx_http_ai_answer_flush(a);
+    /* what came before a failure counts as delivered */
+
+    if ((rc == NGX_OK || a->committed)
+        && ngx_http_ai_answer_flush(a) != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
     return (rc == NGX_OK) ? NGX_OK : NGX_ERROR;

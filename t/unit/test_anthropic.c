@@ -627,13 +627,16 @@ static struct {
 
     { "tools", SONNET45,
       HEAD "\"tools\":[{\"type\":\"custom\",\"name\":\"a\",\"description\":"
-      "\"d\",\"input_schema\":{\"properties\":{}},\"strict\":true,"
+      "\"d\",\"input_schema\":{\"properties\":{\"x\":{\"type\":\"number\","
+      "\"minimum\":0}},\"type\":\"object\"},\"strict\":true,"
       "\"defer_loading\":true,\"cache_control\":{\"type\":\"ephemeral\","
       "\"ttl\":\"7m\"}}],\"tool_choice\":{\"type\":\"tool\",\"name\":\"a\","
       "\"disable_parallel_tool_use\":true}," HI "}",
       "{\"model\":\"claude-sonnet-4-5-20250929\",\"max_tokens\":100,"
       "\"tools\":[{\"name\":\"a\",\"description\":\"d\",\"input_schema\":"
-      "{\"type\":\"object\",\"properties\":{}},\"strict\":true,"
+      "{\"properties\":{\"x\":{\"type\":\"number\",\"description\":"
+      "\"{minimum: 0}\"}},\"type\":\"object\",\"additionalProperties\":"
+      "false},\"strict\":true,"
       "\"cache_control\":{\"type\":\"ephemeral\"}}],\"tool_choice\":{\"type\":"
       "\"tool\",\"name\":\"a\",\"disable_parallel_tool_use\":true}," HI_OUT },
 
@@ -699,12 +702,50 @@ static struct {
       "{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\","
       "\"tool_use_id\":\"c\"}]}]}" },
 
+    { "schema of a strict tool that allows anything", SONNET45,
+      HEAD "\"tools\":[{\"name\":\"a\",\"input_schema\":{\"properties\":{}},"
+      "\"strict\":true}]," HI "}",
+      "{\"model\":\"claude-sonnet-4-5-20250929\",\"max_tokens\":100,"
+      "\"tools\":[{\"name\":\"a\",\"input_schema\":{\"type\":\"object\","
+      "\"properties\":{}}}]," HI_OUT },
+
     { "schema", SONNET45,
       HEAD "\"output_config\":{\"format\":{\"type\":\"json_schema\","
-      "\"schema\":{\"type\":\"object\"}}}," HI "}",
+      "\"schema\":{\"type\":\"object\",\"additionalProperties\":false}}},"
+      HI "}",
       "{\"model\":\"claude-sonnet-4-5-20250929\",\"max_tokens\":100,"
       "\"output_config\":{\"format\":{\"type\":\"json_schema\",\"schema\":"
-      "{\"type\":\"object\"}}}," HI_OUT },
+      "{\"type\":\"object\",\"additionalProperties\":false}}}," HI_OUT },
+
+    { "schema with what is not supported", SONNET45,
+      HEAD "\"output_config\":{\"format\":{\"type\":\"json_schema\","
+      "\"schema\":{\"$schema\":\"x\",\"type\":\"object\",\"properties\":{"
+      "\"type\":{\"type\":\"string\",\"format\":\"date\",\"maxLength\":5,"
+      "\"description\":\"a \\\"b\\\"\"},\"b\":{\"type\":\"array\",\"items\":"
+      "{\"$ref\":\"#/$defs/c\",\"title\":\"t\"},\"minItems\":2},\"d\":{"
+      "\"oneOf\":[{\"type\":\"null\"},{\"type\":\"string\",\"format\":\"f\""
+      "}]},\"e\":true,\"f\":{\"default\":\"z\"}},\"required\":[\"b\"],"
+      "\"$defs\":{\"c\":{\"type\":\"object\",\"properties\":{\"x\":{\"const\":"
+      "1}},\"additionalProperties\":true}}}}}," HI "}",
+      "{\"model\":\"claude-sonnet-4-5-20250929\",\"max_tokens\":100,"
+      "\"output_config\":{\"format\":{\"type\":\"json_schema\",\"schema\":"
+      "{\"type\":\"object\",\"properties\":{\"type\":{\"type\":\"string\","
+      "\"format\":\"date\",\"description\":\"a \\\"b\\\"\\n\\n{maxLength: 5}\""
+      "},\"b\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/c\"},"
+      "\"description\":\"{minItems: 2}\"},\"d\":{\"anyOf\":[{\"type\":\"null\"},"
+      "{\"type\":\"string\",\"description\":\"{format: \\\"f\\\"}\"}]},\"e\":"
+      "true,\"f\":{\"description\":\"{default: \\\"z\\\"}\"}},\"required\":["
+      "\"b\"],\"$defs\":{\"c\":{\"type\":\"object\",\"properties\":{\"x\":"
+      "{\"const\":1}},\"additionalProperties\":false}},"
+      "\"additionalProperties\":false}}}," HI_OUT },
+
+    { "schema that allows anything", SONNET45,
+      HEAD "\"output_config\":{\"format\":{\"type\":\"json_schema\","
+      "\"schema\":{\"type\":\"object\"}}}," HI "}",
+      "{\"model\":\"claude-sonnet-4-5-20250929\",\"max_tokens\":100,\"system\":["
+      "{\"type\":\"text\",\"text\":\"Respond with a single JSON object that "
+      "conforms to this JSON schema, and nothing else:\\n{\\\"type\\\":"
+      "\\\"object\\\"}\"}]," HI_OUT },
 
     { "schema for an old model", HAIKU3,
       HEAD "\"system\":\"S\",\"output_format\":{\"type\":\"json_schema\","

@@ -242,10 +242,8 @@ vectors(void)
                 }
             }
 
-            /* but an LF after a CR that was taken alone */
-
-            if (cut == 0 && (got.rlen != bin.len
-                             || memcmp(got.raw, bin.data, bin.len) != 0))
+            if (got.rlen != bin.len
+                || memcmp(got.raw, bin.data, bin.len) != 0)
             {
                 diag("raw bytes differ");
                 bad++;
@@ -309,9 +307,11 @@ details(void)
 
     pos = (u_char *) "\n";
     last = pos + 1;
+    ok(ngx_http_ai_sse_read(&sse, &pos, last, &ev) == NGX_OK
+       && ev.tail && !ev.has_data && ev.raw.len == 1 && pos == last,
+       "the rest of a line end is bytes without data");
     ok(ngx_http_ai_sse_read(&sse, &pos, last, &ev) == NGX_AGAIN
-       && pos == last && ngx_http_ai_sse_pending(&sse) == 0,
-       "the rest of a line end is nothing");
+       && ngx_http_ai_sse_pending(&sse) == 0, "and nothing else");
     ok(ngx_http_ai_sse_finish(&sse, &ev) == NGX_AGAIN, "end");
 
     /* limit */

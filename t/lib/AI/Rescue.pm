@@ -3,12 +3,13 @@ package AI::Rescue;
 # Copyright (C) nginx AI gateway authors
 
 # A provider that fails in the ways of a table, and one that does not, each in
-# both dialects, behind a gateway; all requests of a test run at once:
+# both dialects, behind a gateway:
 #
 #     my $x = AI::Rescue->new(faults => { cut => { script => sub { ... } } });
 #
 #     my $call = $x->call('a', 'cut-oa', stream => 1);
 #     my $r = $x->answer($call);
+#     $x->read_logs;
 #     $x->bad($r); $x->good($r);       requests that the providers got of it
 #
 # Dialects are "o" and "a".  Models: FAULT-o and FAULT-a have no fallback; in
@@ -184,6 +185,21 @@ sub answer {
     my ($self, $r) = @_;
     $r->finish;
     return $r;
+}
+
+# all of a list of [ caller, model, options ], some at a time: a provider that
+# is kept too busy would look like a slow one
+
+sub all {
+    my ($self, $at_once, @list) = @_;
+    my @answers;
+
+    while (my @wave = splice @list, 0, $at_once) {
+        my @running = map { $self->call(@$_) } @wave;
+        push @answers, map { $self->answer($_) } @running;
+    }
+
+    return @answers;
 }
 
 sub read_logs {

@@ -502,6 +502,9 @@ sub openai_chat {
     my $choice = $body->{tool_choice};
     my @names = map { $_->{function}{name} } @{ $body->{tools} // [] };
 
+    closed($_->{function}{parameters}, 'tools.parameters', 1)
+        for grep { $_->{function}{strict} } @{ $body->{tools} // [] };
+
     if (ref $choice) {
         $choice = $choice->{function}{name};
         bad('tool_choice', "no tool \"$choice\"")
@@ -1057,6 +1060,8 @@ sub anthropic_messages {
     my @names = map { $_->{name} } @{ $body->{tools} // [] };
     my %twice;
 
+    closed($_->{input_schema}, 'tools.input_schema', 0)
+        for grep { $_->{strict} } @{ $body->{tools} // [] };
     bad('tools', 'names must be unique') if grep { $twice{$_}++ } @names;
     bad('tool_choice', 'may only be specified while providing tools')
         if $choice && !@names;

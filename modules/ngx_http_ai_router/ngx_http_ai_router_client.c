@@ -1,0 +1,222 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+/* the client's side of a request: writing to it, and its leaving */
+
+
+#include "ngx_http_ai_router_exec.h"
+
+
+static ngx_uint_t ngx_http_ai_exec_closed(ngx_http_request_t *r);
+static void ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x);
+
+
+ngx_int_t
+ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out)
+{
+    off_t                      size;
+    ngx_int_t                  rc;
+    ngx_chain_t               *cl;
+    ngx_connection_t          *c;
+    ngx_http_request_t        *r;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    r = x->request;
+    c = r->connection;
+
+    if (x->gone) {
+        size = 0;
+
+        for (cl = out; cl; cl = cl->next) {
+            size += cl->buf->last - cl->buf->pos;
+            cl->buf->pos = cl->buf->last;
+        }
+
+        x->drain_left -= size;
+
+        return (x->drain_left > 0) ? NGX_OK : NGX_ERROR;
+    }
+
+    rc = ngx_http_output_filter(r, out);
+
+    if (rc == NGX_ERROR) {
+
+        if (x->winner && x->winner->provider->drain_time) {
+            ngx_http_ai_exec_drain(x);
+            return NGX_OK;
+        }
+
+        return NGX_ERROR;
+    }
+
+    if (c->buffered) {
+        clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+        if (ngx_handle_write_event(c->write, clcf->send_lowat) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/* the client sends nothing by now, so what can be read is its leaving */
+
+void
+ngx_http_ai_exec_read(ngx_http_request_t *r)
+{
+    ngx_http_ai_exec_t  *x;
+
+    x = ngx_http_get_module_ctx(r, ngx_http_ai_router_module);
+
+    if (x->gone || !ngx_http_ai_exec_closed(r)) {
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                  "ai router: client closed the connection");
+
+    if (x->winner && x->winner->complete) {
+        /* it has all that it wants */
+        ngx_http_ai_exec_finish(x, NGX_OK);
+        return;
+    }
+
+    if (x->winner && !x->winner->finished && x->winner->provider->drain_time)
+    {
+        ngx_http_ai_exec_drain(x);
+        return;
+    }
+
+    r->connection->error = 1;
+    x->done = 1;
+    ngx_http_finalize_request(r, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+}
+
+
+static ngx_uint_t
+ngx_http_ai_exec_closed(ngx_http_request_t *r)
+{
+    int                n;
+    char               buf[1];
+    ngx_event_t       *rev;
+    ngx_connection_t  *c;
+
+    c = r->connection;
+    rev = c->read;
+
+    if (c->error) {
+        return 1;
+    }
+
+#if (NGX_HTTP_V2)
+
+    if (r->stream) {
+        return 0;
+    }
+
+#endif
+
+#if (NGX_HTTP_V3)
+
+    if (c->quic) {
+        return 0;
+    }
+
+#endif
+
+#if (NGX_HAVE_EPOLLRDHUP)
+
+    if ((ngx_event_flags & NGX_USE_EPOLL_EVENT) && ngx_use_epoll_rdhup) {
+
+        if (!rev->pending_eof) {
+            return 0;
+        }
+
+        rev->eof = 1;
+        goto closed;
+    }
+
+#endif
+
+    n = recv(c->fd, buf, 1, MSG_PEEK);
+
+    if (n > 0 || (n == -1 && ngx_socket_errno == NGX_EAGAIN)) {
+
+        if ((ngx_event_flags & NGX_USE_LEVEL_EVENT) && rev->active) {
+            (void) ngx_del_event(rev, NGX_READ_EVENT, 0);
+        }
+
+        return 0;
+    }
+
+    rev->eof = 1;
+
+#if (NGX_HAVE_EPOLLRDHUP)
+closed:
+#endif
+
+#if (NGX_HTTP_SSL)
+    if (c->ssl) {
+        c->ssl->no_send_shutdown = 1;
+    }
+#endif
+
+    return 1;
+}
+
+
+/* the client has left: goes on reading for the usage, within limits */
+
+static void
+ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x)
+{
+    ngx_chain_t            *cl;
+    ngx_connection_t       *c;
+    ngx_http_request_t     *r;
+    ngx_http_upstream_t    *u;
+    ngx_http_ai_attempt_t  *a;
+
+    a = x->winner;
+    r = x->request;
+    c = r->connection;
+
+    x->gone = 1;
+    x->drain_left = a->provider->drain_bytes;
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
+                   "ai router: draining \"%V\"", &a->target->name);
+
+    for (cl = r->out; cl; cl = cl->next) {
+        cl->buf->pos = cl->buf->last;
+    }
+
+    r->out = NULL;
+    r->buffered = 0;
+    c->buffered = 0;
+    c->error = 0;
+
+    if (c->write->timer_set) {
+        ngx_del_timer(c->write);
+    }
+
+    ngx_add_timer(&x->timer, a->provider->drain_time);
+
+    if (a->finished) {
+        return;
+    }
+
+    u = a->sr->upstream;
+
+    for (cl = u->busy_bufs; cl; cl = cl->next) {
+        cl->buf->pos = cl->buf->last;
+    }
+
+    if (u->peer.connection && u->peer.connection->read->ready) {
+        ngx_post_event(u->peer.connection->read, &ngx_posted_events);
+    }
+}
