@@ -313,6 +313,8 @@ main(int argc, char *const *argv)
 
     load_print(seconds);
 
+    free(list);
+
     return load_failed ? 1 : 0;
 }
 

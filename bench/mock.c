@@ -153,9 +153,9 @@ main(int argc, char *const *argv)
 
     for (i = 0; i < MOCK_NUMBERS; i++) {
         mock_vector_len += sprintf(mock_vector + mock_vector_len,
-                                   "%s%s0.%07d", i ? "," : "",
+                                   "%s%s0.%08d", i ? "," : "",
                                    i % 2 ? "-" : "",
-                                   (i * 7919 + 104729) % 10000000);
+                                   (i * 79193 + 104729) % 100000000);
     }
 
     lfd = mock_listen(atoi(argv[1]));

@@ -29,9 +29,9 @@ my $p = AI::Provider->start(handler => sub {
     my $body = $req->{body};
     my $text = length($body) . '.' . unpack('%32C*', $body) . '.'
                . ($body =~ /"model":"up"/ ? 'up' : 'other');
-    $req->{body} = '';
+
     return json_script(200, openai_body(text => $text));
-});
+}, raw => 1);
 
 my $url = $p->url;
 my $locations = join "\n", map {
@@ -145,6 +145,7 @@ $_->finish for @s;
 is(scalar(grep { text($_) eq expected($body) } @s), 16, 'several at once');
 
 my $asked = () = $p->log;
+cmp_ok($asked, '>', 500, 'requests');
 
 
 # what is refused
@@ -163,7 +164,7 @@ sub refused {
 my $path = '/b16k/chat/completions';
 my $c = $gw->client;
 
-refused("body $_->[0]", $c->post($path, $_->[0]), 400, $_->[1], $_->[2])
+refused("body " . substr($_->[0] =~ s{\n}{ }r, 0, 40), $c->post($path, $_->[0]), 400, $_->[1], $_->[2])
     for [ '{"model":"m",', qr/could not parse the request body as JSON.*byte/ ],
         [ '{"model":"m"} x', qr/could not parse/ ],
         [ '{"model":"m","a":01}', qr/could not parse/ ],
@@ -232,7 +233,7 @@ my $large = '{"model":"m","messages":[' . join(',', ('{"role":"user"}')
             x 200_000) . ']}';
 my $busy = $c->open('/m1/chat/completions', $large);
 my $t = Time::HiRes::time();
-$c->get('/__status');
+active($gw);
 $t = Time::HiRes::time() - $t;
 $busy->finish;
 cmp_ok($t, '<', 0.5, 'others do not wait for a large body');

@@ -35,22 +35,22 @@ my $anthropic = AI::Upstream->start('anthropic', key => $key{anthropic});
 
 my %models = (
     openai => {
-        'gpt-4.1' => 'oai/gpt-4.1', 'gpt-5.5' => 'oai/gpt-5.5',
-        'claude-sonnet-4-5' => 'oai/gpt-4.1',
-        'claude-opus-4-7' => 'oai/gpt-5.5',
+        'gpt-4.1' => 'openai/gpt-4.1', 'gpt-5.5' => 'openai/gpt-5.5',
+        'claude-sonnet-4-5' => 'openai/gpt-4.1',
+        'claude-opus-4-7' => 'openai/gpt-5.5',
         'claude-sonnet-4-5-reasoner' => 'vllm/reasoner',
         reasoner => 'vllm/reasoner', byok => 'oai-byok/gpt-4.1',
-        embed => 'oai/text-embedding-3-small', gone => 'oai/gone',
-        legacy => 'oai/gpt-3.5-turbo-instruct',
+        embed => 'openai/text-embedding-3-small', gone => 'openai/gone',
+        legacy => 'openai/gpt-3.5-turbo-instruct',
     },
     anthropic => {
-        'gpt-4.1' => 'ant/claude-sonnet-4-5',
-        'gpt-5.5' => 'ant/claude-opus-4-7',
-        'claude-sonnet-4-5' => 'ant/claude-sonnet-4-5',
-        'claude-opus-4-7' => 'ant/claude-opus-4-7',
-        'claude-sonnet-4-5-reasoner' => 'ant/claude-sonnet-4-5',
-        reasoner => 'ant/claude-sonnet-4-5',
-        byok => 'ant-byok/claude-sonnet-4-5', gone => 'ant/gone',
+        'gpt-4.1' => 'anthropic/claude-sonnet-4-5',
+        'gpt-5.5' => 'anthropic/claude-opus-4-7',
+        'claude-sonnet-4-5' => 'anthropic/claude-sonnet-4-5',
+        'claude-opus-4-7' => 'anthropic/claude-opus-4-7',
+        'claude-sonnet-4-5-reasoner' => 'anthropic/claude-sonnet-4-5',
+        reasoner => 'anthropic/claude-sonnet-4-5',
+        byok => 'ant-byok/claude-sonnet-4-5', gone => 'anthropic/gone',
     }
 );
 
@@ -69,15 +69,15 @@ http {
     client_body_buffer_size 1m;
     client_max_body_size    32m;
 
-    ai_provider oai {
-        dialect openai; endpoint http://127.0.0.1:%%PORT_1%%/v1;
+    ai_provider openai {
+        endpoint http://127.0.0.1:%%PORT_1%%/v1;
         key $key{openai};
     }
     ai_provider vllm {
         endpoint http://127.0.0.1:%%PORT_3%%/v1; key $key{openai};
     }
-    ai_provider ant {
-        dialect anthropic; endpoint http://127.0.0.1:%%PORT_2%%;
+    ai_provider anthropic {
+        endpoint http://127.0.0.1:%%PORT_2%%;
         key $key{anthropic};
     }
     ai_provider oai-byok {
@@ -104,8 +104,8 @@ http {
         }
 
         # whatever model the client asks for, and its lists of models
-        location /direct-openai/    { ai_pass oai; }
-        location /direct-anthropic/ { ai_pass ant; }
+        location /direct-openai/    { ai_pass openai; }
+        location /direct-anthropic/ { ai_pass anthropic; }
     }
 }
 END

@@ -33,6 +33,7 @@ typedef struct {
     ngx_uint_t                 service_tier;
     ngx_uint_t                 stream;
     ngx_uint_t                 mcp_servers;
+    ngx_uint_t                 thread;
     ngx_uint_t                 cache_control;
 } ngx_http_ai_anthropic_members_t;
 
@@ -94,7 +95,8 @@ ngx_http_ai_dialect_t  ngx_http_ai_dialect_anthropic = {
     .decode_event = ngx_http_ai_anthropic_decode_event,
     .decode_finish = ngx_http_ai_anthropic_decode_finish,
 
-    .terminal = ngx_null_string,
+    .terminal = ngx_string("event: message_stop\n"
+                           "data: {\"type\":\"message_stop\"}\n\n"),
 
     .paths = {
         [NGX_HTTP_AI_OP_CHAT] = ngx_string("/v1/messages"),
@@ -129,6 +131,7 @@ static ngx_http_ai_anthropic_member_t  ngx_http_ai_anthropic_members[] = {
     ngx_http_ai_anthropic_at(service_tier),
     ngx_http_ai_anthropic_at(stream),
     ngx_http_ai_anthropic_at(mcp_servers),
+    ngx_http_ai_anthropic_at(thread),
     ngx_http_ai_anthropic_at(cache_control),
     { ngx_null_string, 0 }
 };
@@ -207,6 +210,20 @@ ngx_http_ai_anthropic_decode_request(ngx_http_ai_codec_t *codec,
 
     rc = ngx_http_ai_anthropic_string(&r, m.model, "model", 1, &req->model);
     if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (m.thread != NGX_HTTP_AI_JSON_NONE) {
+
+        /*
+         * What was said before is kept by the provider alone; told this way,
+         * client libraries send all of it.
+         */
+
+        rc = ngx_http_ai_anthropic_bad(&r, "thread", "is not supported",
+                                       NULL);
+        ngx_str_set(&codec->error.code, "thread_unsupported_request");
+
         return rc;
     }
 
@@ -1052,6 +1069,13 @@ ngx_http_ai_anthropic_encode_error(ngx_http_ai_out_t *out,
         type = ngx_http_ai_anthropic_errors[err->class];
     }
 
+    if (!same && err->class == NGX_HTTP_AI_ERR_OVERLOADED
+        && err->status == 503)
+    {
+        /* the status of this type, which client libraries look at */
+        err->status = 529;
+    }
+
     /* a key that a provider refuses is the gateway's, not the client's */
 
     if (err->class == NGX_HTTP_AI_ERR_AUTH && err->status >= 500) {
@@ -1090,14 +1114,26 @@ ngx_http_ai_anthropic_encode_error(ngx_http_ai_out_t *out,
         ngx_http_ai_out_str(out, name);
     }
 
+    if (err->code.len
+        && ((same && err->status < 500)
+            || ngx_http_ai_str_is(&err->code, "thread_unsupported_request")))
+    {
+        ngx_http_ai_out_lit(out, "\",\"details\":{\"error_code\":\"");
+        ngx_http_ai_out_escaped(out, err->code.data, err->code.len);
+        ngx_http_ai_out_lit(out, "\"}},\"request_id\":");
+
+    } else {
+        ngx_http_ai_out_lit(out, "\"},\"request_id\":");
+    }
+
     if (err->request_id.len) {
-        ngx_http_ai_out_lit(out, "\"},\"request_id\":\"");
+        ngx_http_ai_out_lit(out, "\"");
         ngx_http_ai_out_escaped(out, err->request_id.data,
                                 err->request_id.len);
         ngx_http_ai_out_lit(out, "\"}");
 
     } else {
-        ngx_http_ai_out_lit(out, "\"},\"request_id\":null}");
+        ngx_http_ai_out_lit(out, "null}");
     }
 }
 

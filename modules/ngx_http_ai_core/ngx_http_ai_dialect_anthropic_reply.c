@@ -158,6 +158,11 @@ ngx_http_ai_anthropic_encode_event(ngx_http_ai_encoder_t *enc,
         return NGX_OK;
     }
 
+    if (enc->stream) {
+        /* another attempt that goes on has an output of its own */
+        ctx->out = enc->out;
+    }
+
     switch (ev->type) {
 
     case NGX_HTTP_AI_EV_ERROR:

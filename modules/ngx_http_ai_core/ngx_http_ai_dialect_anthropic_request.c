@@ -30,7 +30,7 @@ static void ngx_http_ai_anthropic_plan_turns(
     ngx_http_ai_anthropic_write_t *w);
 static void ngx_http_ai_anthropic_out_sampling(
     ngx_http_ai_anthropic_write_t *w);
-static void ngx_http_ai_anthropic_out_options(
+static ngx_int_t ngx_http_ai_anthropic_out_options(
     ngx_http_ai_anthropic_write_t *w);
 static void ngx_http_ai_anthropic_out_system(
     ngx_http_ai_anthropic_write_t *w);
@@ -63,13 +63,27 @@ ngx_http_ai_anthropic_encode_request(ngx_http_ai_codec_t *codec,
     ngx_http_ai_anthropic_plan_turns(&w);
     ngx_http_ai_anthropic_plan(&w);
 
+    if (req->format == NGX_HTTP_AI_FORMAT_SCHEMA && w.model.structured) {
+
+        rc = ngx_http_ai_anthropic_schema_closed(&w, &req->schema);
+        if (rc == NGX_ERROR) {
+            return NGX_ERROR;
+        }
+
+        w.native = (rc == NGX_OK);
+    }
+
     ngx_http_ai_out_lit(out, "{\"model\":\"");
     ngx_http_ai_out_escaped(out, target->model.data, target->model.len);
     ngx_http_ai_out_lit(out, "\",\"max_tokens\":");
     ngx_http_ai_out_int(out, w.max_tokens);
 
     ngx_http_ai_anthropic_out_sampling(&w);
-    ngx_http_ai_anthropic_out_options(&w);
+
+    rc = ngx_http_ai_anthropic_out_options(&w);
+    if (rc != NGX_OK) {
+        return rc;
+    }
 
     rc = ngx_http_ai_anthropic_out_tools(&w);
     if (rc != NGX_OK) {
@@ -549,10 +563,11 @@ ngx_http_ai_anthropic_out_sampling(ngx_http_ai_anthropic_write_t *w)
 }
 
 
-static void
+static ngx_int_t
 ngx_http_ai_anthropic_out_options(ngx_http_ai_anthropic_write_t *w)
 {
-    ngx_uint_t              i, n, format;
+    ngx_int_t               rc;
+    ngx_uint_t              i, n;
     ngx_http_ai_out_t      *out;
     ngx_http_ai_request_t  *req;
 
@@ -599,10 +614,7 @@ ngx_http_ai_anthropic_out_options(ngx_http_ai_anthropic_write_t *w)
         ngx_http_ai_out_lit(out, "}");
     }
 
-    format = (req->format == NGX_HTTP_AI_FORMAT_SCHEMA
-              && w->model.structured && req->schema.len);
-
-    if (w->effort || format) {
+    if (w->effort || w->native) {
         ngx_http_ai_out_lit(out, ",\"output_config\":{");
 
         if (w->effort) {
@@ -611,14 +623,19 @@ ngx_http_ai_anthropic_out_options(ngx_http_ai_anthropic_write_t *w)
             ngx_http_ai_out_lit(out, "\"");
         }
 
-        if (w->effort && format) {
+        if (w->effort && w->native) {
             ngx_http_ai_out_lit(out, ",");
         }
 
-        if (format) {
+        if (w->native) {
             ngx_http_ai_out_lit(out, "\"format\":{\"type\":\"json_schema\","
                                      "\"schema\":");
-            ngx_http_ai_out_str(out, &req->schema);
+
+            rc = ngx_http_ai_anthropic_out_closed(w, &req->schema);
+            if (rc != NGX_OK) {
+                return rc;
+            }
+
             ngx_http_ai_out_lit(out, "}");
         }
 
@@ -639,6 +656,8 @@ ngx_http_ai_anthropic_out_options(ngx_http_ai_anthropic_write_t *w)
     {
         ngx_http_ai_out_lit(out, ",\"service_tier\":\"standard_only\"");
     }
+
+    return NGX_OK;
 }
 
 
@@ -671,13 +690,22 @@ ngx_http_ai_anthropic_out_tools(ngx_http_ai_anthropic_write_t *w)
 
         ngx_http_ai_out_lit(out, "\",\"input_schema\":");
 
-        rc = ngx_http_ai_anthropic_out_schema(w, &tool->schema, i);
-        if (rc != NGX_OK) {
-            return rc;
-        }
+        rc = NGX_DECLINED;
 
         if (tool->strict == 2 && w->model.structured) {
+            rc = ngx_http_ai_anthropic_schema_closed(w, &tool->schema);
+        }
+
+        if (rc == NGX_OK) {
+            rc = ngx_http_ai_anthropic_out_closed(w, &tool->schema);
             ngx_http_ai_out_lit(out, ",\"strict\":true");
+
+        } else if (rc == NGX_DECLINED) {
+            rc = ngx_http_ai_anthropic_out_schema(w, &tool->schema, i);
+        }
+
+        if (rc != NGX_OK) {
+            return rc;
         }
 
         ngx_http_ai_anthropic_out_mark(w, tool->cached, &tool->cache);
@@ -829,8 +857,7 @@ ngx_http_ai_anthropic_out_system(ngx_http_ai_anthropic_write_t *w)
     req = w->req;
 
     extra = (req->format == NGX_HTTP_AI_FORMAT_JSON
-             || (req->format == NGX_HTTP_AI_FORMAT_SCHEMA
-                 && !w->model.structured));
+             || (req->format == NGX_HTTP_AI_FORMAT_SCHEMA && !w->native));
     blocks = extra;
 
     for (n = 0; n < 2; n++) {

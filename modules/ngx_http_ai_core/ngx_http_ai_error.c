@@ -16,6 +16,7 @@
 static ngx_int_t ngx_http_ai_error_header_filter(ngx_http_request_t *r);
 static ngx_int_t ngx_http_ai_error_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
+static ngx_uint_t ngx_http_ai_has_request_id(ngx_list_t *headers);
 static ngx_buf_t *ngx_http_ai_error_body(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err, ngx_uint_t same);
 static void ngx_http_ai_error_content(ngx_http_request_t *r, off_t length);
@@ -132,6 +133,16 @@ ngx_http_ai_add_headers(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         return NGX_ERROR;
     }
 
+    /* where its client libraries look; the provider's own is better */
+
+    if (ctx->dialect == &ngx_http_ai_dialect_anthropic
+        && !ngx_http_ai_has_request_id(headers)
+        && ngx_http_ai_header_add(headers, "request-id", &ctx->request_id)
+           == NULL)
+    {
+        return NGX_ERROR;
+    }
+
     if (ctx->model.len
         && ngx_http_ai_header_add(headers, "x-ai-model", &ctx->model) == NULL)
     {
@@ -160,6 +171,33 @@ ngx_http_ai_add_headers(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     }
 
     return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_http_ai_has_request_id(ngx_list_t *headers)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    for (part = &headers->part; part; part = part->next) {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].hash
+                && h[i].key.len == sizeof("request-id") - 1
+                && ngx_strncasecmp(h[i].key.data, (u_char *) "request-id",
+                                   sizeof("request-id") - 1)
+                   == 0)
+            {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
 }
 
 

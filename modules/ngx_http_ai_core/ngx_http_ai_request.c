@@ -372,7 +372,7 @@ ngx_http_ai_precontent_handler(ngx_http_request_t *r)
 
     rc = ngx_http_ai_check_request(r, ctx);
 
-    if (rc != NGX_OK) {
+    if (rc != NGX_DECLINED) {
         ngx_http_finalize_request(r, rc);
         return NGX_DONE;
     }
@@ -413,6 +413,8 @@ ngx_http_ai_precontent_handler(ngx_http_request_t *r)
 }
 
 
+/* NGX_DECLINED: nothing is wrong; else what to finalize the request with */
+
 static ngx_int_t
 ngx_http_ai_check_request(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
@@ -421,13 +423,13 @@ ngx_http_ai_check_request(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     ngx_http_ai_error_t   err;
 
     if (ctx->op == NGX_HTTP_AI_OP_PASS) {
-        return NGX_OK;
+        return NGX_DECLINED;
     }
 
     if (ctx->op == NGX_HTTP_AI_OP_MODELS || ctx->op == NGX_HTTP_AI_OP_MODEL) {
 
         if (r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD)) {
-            return NGX_OK;
+            return NGX_DECLINED;
         }
 
         ngx_str_set(&allow, "GET");
@@ -482,7 +484,7 @@ post:
                                sizeof("identity") - 1)
                == 0))
     {
-        return NGX_OK;
+        return NGX_DECLINED;
     }
 
     ngx_memzero(&err, sizeof(ngx_http_ai_error_t));

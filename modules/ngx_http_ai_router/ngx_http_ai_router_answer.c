@@ -33,6 +33,8 @@ static ngx_int_t ngx_http_ai_answer_body(ngx_http_ai_attempt_t *a);
 static ngx_int_t ngx_http_ai_answer_embeddings(ngx_http_ai_attempt_t *a,
     u_char *data, size_t len);
 static ngx_int_t ngx_http_ai_answer_events_end(ngx_http_ai_attempt_t *a);
+static ngx_int_t ngx_http_ai_answer_add(ngx_http_ai_attempt_t *a,
+    ngx_str_t *text);
 static ngx_int_t ngx_http_ai_answer_unary(ngx_http_ai_attempt_t *a,
     u_char *data, size_t len);
 static ngx_int_t ngx_http_ai_answer_commit_stream(ngx_http_ai_attempt_t *a);
@@ -53,6 +55,9 @@ static ngx_chain_t *ngx_http_ai_answer_buf(ngx_http_ai_attempt_t *a,
     size_t size);
 static ngx_int_t ngx_http_ai_answer_send(ngx_http_ai_attempt_t *a,
     ngx_chain_t *out);
+
+
+static ngx_str_t  ngx_http_ai_answer_blank = ngx_string("\n\n");
 
 
 /* decoding is not interrupted, so that one table serves all streams */
@@ -340,6 +345,14 @@ ngx_http_ai_answer_event(ngx_http_ai_attempt_t *a,
     }
 
     if (a->dec.done) {
+
+        if (!a->content) {
+            a->complete = 0;
+            ngx_http_ai_attempt_fail(a, NGX_HTTP_AI_ERR_INVALID_ANSWER,
+                                     "the provider's stream holds no answer");
+            return NGX_ERROR;
+        }
+
         a->complete = 1;
     }
 
@@ -638,9 +651,14 @@ static ngx_int_t
 ngx_http_ai_answer_events_end(ngx_http_ai_attempt_t *a)
 {
     ngx_int_t                 rc;
+    ngx_uint_t                open;
     ngx_http_ai_sse_event_t   ev;
 
     rc = ngx_http_ai_sse_finish(&a->sse, &ev);
+
+    /* an event that only the end of the body has ended */
+
+    open = (rc == NGX_OK);
 
     if (rc == NGX_OK) {
         rc = ngx_http_ai_answer_event(a, &ev);
@@ -670,18 +688,20 @@ ngx_http_ai_answer_events_end(ngx_http_ai_attempt_t *a)
 
             /* clients wait for it */
 
-            rc = a->committed
-                 ? ngx_http_ai_answer_relay(a,
-                                     a->provider->dialect->terminal.data,
-                                     a->provider->dialect->terminal.len, 1)
-                 : ngx_http_ai_answer_keep(a,
-                                     a->provider->dialect->terminal.data,
-                                     a->provider->dialect->terminal.len,
-                                     (size_t) -1);
-            if (rc != NGX_OK) {
-                return rc;
+            if ((open && ngx_http_ai_answer_add(a, &ngx_http_ai_answer_blank)
+                         != NGX_OK)
+                || ngx_http_ai_answer_add(a, &a->provider->dialect->terminal)
+                   != NGX_OK)
+            {
+                return NGX_ERROR;
             }
         }
+
+    } else if (open && a->relaying
+               && ngx_http_ai_answer_add(a, &ngx_http_ai_answer_blank)
+                  != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
     if (!a->exec->ctx->stream) {
@@ -699,6 +719,28 @@ ngx_http_ai_answer_events_end(ngx_http_ai_attempt_t *a)
     }
 
     return ngx_http_ai_answer_flush(a);
+}
+
+
+/* adds to what is relayed, or will be */
+
+static ngx_int_t
+ngx_http_ai_answer_add(ngx_http_ai_attempt_t *a, ngx_str_t *text)
+{
+    if (a->committed) {
+        return ngx_http_ai_answer_relay(a, text->data, text->len, 1);
+    }
+
+    return ngx_http_ai_answer_keep(a, text->data, text->len, (size_t) -1);
+}
+
+
+ngx_uint_t
+ngx_http_ai_answer_whole(ngx_http_ai_attempt_t *a)
+{
+    return a->mode == NGX_HTTP_AI_MODE_EVENTS
+           && a->error.class == NGX_HTTP_AI_ERR_NONE
+           && (a->complete || a->finish != NGX_HTTP_AI_FINISH_NONE);
 }
 
 

@@ -27,6 +27,8 @@ static void ngx_http_ai_exec_cleanup(void *data);
 static ngx_int_t ngx_http_ai_attempt_done(ngx_http_request_t *sr, void *data,
     ngx_int_t rc);
 static void ngx_http_ai_attempt_timer(ngx_event_t *ev);
+static void ngx_http_ai_attempt_expire(ngx_http_ai_attempt_t *a,
+    const char *why);
 static void ngx_http_ai_attempt_young(ngx_http_ai_attempt_t *a);
 static void ngx_http_ai_attempt_young_handler(ngx_event_t *ev);
 static void ngx_http_ai_attempt_del_timer(ngx_http_ai_attempt_t *a);
@@ -648,12 +650,12 @@ ngx_http_ai_attempt_timer(ngx_event_t *ev)
 
     if (a->linger) {
         /* complete but for the end of the HTTP message */
-        ngx_http_ai_attempt_cancel(a, NGX_HTTP_AI_ERR_NONE, "linger");
+        ngx_http_ai_attempt_expire(a, "linger");
         goto run;
     }
 
     if (passed >= a->provider->total) {
-        ngx_http_ai_attempt_cancel(a, NGX_HTTP_AI_ERR_TIMEOUT,
+        ngx_http_ai_attempt_expire(a,
                                "the provider did not finish its answer in "
                                "time (timeout total)");
         goto run;
@@ -679,7 +681,7 @@ ngx_http_ai_attempt_timer(ngx_event_t *ev)
     } else {
 
         if (quiet >= a->provider->idle) {
-            ngx_http_ai_attempt_cancel(a, NGX_HTTP_AI_ERR_TIMEOUT,
+            ngx_http_ai_attempt_expire(a,
                                    "the provider fell silent in the middle of "
                                    "its answer (timeout idle)");
             goto run;
@@ -695,6 +697,24 @@ ngx_http_ai_attempt_timer(ngx_event_t *ev)
 run:
 
     ngx_http_run_posted_requests(c);
+}
+
+
+static void
+ngx_http_ai_attempt_expire(ngx_http_ai_attempt_t *a, const char *why)
+{
+    if (!a->body_ended && ngx_http_ai_answer_whole(a)) {
+        a->body_ended = 1;
+
+        if (ngx_http_ai_answer_end(a) == NGX_ERROR) {
+            ngx_http_ai_attempt_fail(a, NGX_HTTP_AI_ERR_INTERNAL,
+                                     "the gateway failed to read the answer");
+        }
+    }
+
+    ngx_http_ai_attempt_cancel(a, a->complete ? NGX_HTTP_AI_ERR_NONE
+                                              : NGX_HTTP_AI_ERR_TIMEOUT,
+                               why);
 }
 
 

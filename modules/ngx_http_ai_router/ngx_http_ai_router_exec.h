@@ -265,6 +265,10 @@ ngx_int_t ngx_http_ai_answer_data(ngx_http_ai_attempt_t *a, u_char *data,
     size_t len);
 ngx_int_t ngx_http_ai_answer_end(ngx_http_ai_attempt_t *a);
 
+/* a stream that has told how it finished: it lacks only what ends a stream,
+ * and perhaps the usage */
+ngx_uint_t ngx_http_ai_answer_whole(ngx_http_ai_attempt_t *a);
+
 /* sends what the batch has made; after each read */
 ngx_int_t ngx_http_ai_answer_flush(ngx_http_ai_attempt_t *a);
 

@@ -590,8 +590,9 @@ ngx_http_ai_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
 
     a->sent = u->request_sent || a->header_done;
 
-    if (rc == NGX_OK && !a->body_ended && !a->canceled
-        && a->header_done && !a->exec->done)
+    if (!a->body_ended && !a->canceled && a->header_done && !a->exec->done
+        && (rc == NGX_OK
+            || (rc != NGX_DONE && ngx_http_ai_answer_whole(a))))
     {
         /* the end of the connection was the end of the body */
 

@@ -12,8 +12,8 @@ KEY = os.environ.get("KEY", "sk-client")
 GOOD_KEY = os.environ.get("GOOD_KEY", "")
 
 # a PNG of one pixel
-PNG = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
-       "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+PNG = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4"
+       "nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC")
 PNG_URL = "https://example.com/cat.png"
 
 count = 0
@@ -30,7 +30,7 @@ def ok(value, name, detail=None):
     count += 1
     print(("ok" if value else "not ok"), count, "-", name)
     if not value and detail is not None:
-        for line in str(detail).splitlines()[:40]:
+        for line in str(detail).splitlines()[-12:]:
             print("#", line)
     sys.stdout.flush()
     return value

@@ -475,8 +475,8 @@ convert(u_char *data, size_t len, const char *model, ngx_str_t *result,
 #define HI_OUT    "\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":"  \
                   "\"text\",\"text\":\"Hi\"}]}]}"
 #define ALPHA     "\"tools\":[{\"name\":\"alpha\",\"input_schema\":{}}]"
-#define ALPHA_OUT "\"tools\":[{\"name\":\"alpha\",\"input_schema\":{\"type\":" \
-                  "\"object\",\"properties\":{}}}]"
+#define ALPHA_OUT "\"tools\":[{\"name\":\"alpha\",\"input_schema\":"       \
+                  "{\"type\":\"object\",\"properties\":{}}}]"
 
 
 static struct {
@@ -1118,12 +1118,12 @@ test_parts(void)
 }
 
 
-#define START  "{\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\","    \
-               "\"model\":\"c\",\"usage\":{\"input_tokens\":3,"                \
+#define START  "{\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\","   \
+               "\"model\":\"c\",\"usage\":{\"input_tokens\":3,"               \
                "\"output_tokens\":1}}}\n"
 #define BEGUN  "start msg_1 c|usage 3 -1 -1 -1 1 -1"
-#define STOP   "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":"       \
-               "\"end_turn\",\"stop_sequence\":null},\"usage\":"               \
+#define STOP   "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":"      \
+               "\"end_turn\",\"stop_sequence\":null},\"usage\":"              \
                "{\"output_tokens\":9}}\n{\"type\":\"message_stop\"}\n"
 #define ENDED  "|finish 1|usage 3 -1 -1 -1 9 -1|end"
 

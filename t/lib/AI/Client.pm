@@ -382,6 +382,7 @@ sub feed_sse {
               !~ m{^text/event-stream};
 
     $self->{sse} .= $data;
+    $self->{sse} =~ s/^\xef\xbb\xbf// if !@{ $self->{events} };
 
     while ($self->{sse} =~ s/^(.*?(?:\r\n\r\n|\n\n|\r\r))//s) {
         my $raw = $1;

@@ -77,7 +77,10 @@ http {
         listen 127.0.0.1:%%PORT_0%% backlog=4096 $listen;
 
         $server
+    }
 
+    server {
+        listen 127.0.0.1:%%PORT_status%%;
         location = /__status { access_log off; stub_status; }
     }
 }
@@ -130,7 +133,7 @@ sub behave {
                model => $model);
 
     if ($o{usage}) {
-        my @u = split /\./, $o{usage};
+        my @u = map { $_ + 0 } split /\./, $o{usage};
         $say{usage} = { in => $u[0], out => $u[1], cached => $u[2],
                         reasoning => $u[3] };
     }
@@ -184,7 +187,9 @@ sub behave {
 sub chat {
     my ($model, %more) = @_;
 
-    $more{stream} = JSON::PP::true if $more{stream};
+    if (exists $more{stream}) {
+        $more{stream} = $more{stream} ? JSON::PP::true : JSON::PP::false;
+    }
 
     return { model => $model,
              messages => [ { role => 'user', content => 'Hello there' } ],
@@ -214,13 +219,13 @@ sub settled {
     my @lines;
 
     $gw->wait_for(sub {
-        @lines = grep { $_->{uri} eq $path }
-                 map { decode_json($_) } grep { /\}$/ } $gw->access_log;
+        @lines = grep { index($_, "\"uri\":\"$path\"") >= 0 && /\}$/ }
+                 $gw->access_log;
         return @lines > 0;
     }, $seconds // 10);
 
     return if @lines != 1;
-    return $lines[0];
+    return decode_json($lines[0]);
 }
 
 # models that were asked of a provider
@@ -248,7 +253,7 @@ sub chatting {
 
 sub active {
     my ($gw) = @_;
-    my $r = $gw->client->get('/__status');
+    my $r = $gw->client(n => 'status')->get('/__status');
 
     return $r->{body} =~ /Active connections: (\d+)/ ? $1 - 1 : -1;
 }

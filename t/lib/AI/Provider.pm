@@ -56,7 +56,8 @@ my @all;
 my $json = JSON::PP->new->canonical;
 
 # handler; port; ssl => { cert, key, alpn => [...] }; on_reset => sub; vars =>
-# { ... }: what set() changes and a handler finds in $req->{vars}
+# { ... }: what set() changes and a handler finds in $req->{vars}; raw => 1:
+# large bodies are neither decoded nor logged
 
 sub start {
     my ($class, %arg) = @_;
@@ -545,7 +546,13 @@ sub parse {
     push @{ $self->{log} }, $req;
 
     my %view = (%$req, vars => $self->{vars});
-    $view{json} = eval { decode_json($req->{body}) } if length $req->{body};
+
+    if ($self->{raw}) {
+        $req->{body} = '';
+
+    } elsif (length $req->{body}) {
+        $view{json} = eval { decode_json($req->{body}) };
+    }
 
     $c->{queue} = eval { [ @{ $self->{handler}->(\%view) } ] };
 

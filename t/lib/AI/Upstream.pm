@@ -969,13 +969,13 @@ sub anthropic {
     my $status = $e->{status} // 400;
 
     return json_script($status, anthropic_error($status, $status < 402
-        ? "strict: $e->{path}: $e->{message}" : $e->{message}),
+        ? "strict: $e->{path}: $e->{message}" : $e->{message}, $e->{code}),
         anthropic_headers($req),
         $status == 429 ? ('retry-after' => 7) : ());
 }
 
 sub anthropic_error {
-    my ($status, $message) = @_;
+    my ($status, $message, $code) = @_;
     my %type = (400 => 'invalid_request_error', 401 => 'authentication_error',
                 402 => 'billing_error', 403 => 'permission_error',
                 404 => 'not_found_error', 413 => 'request_too_large',
@@ -983,7 +983,8 @@ sub anthropic_error {
                 529 => 'overloaded_error');
 
     return { type => 'error', request_id => 'req_1', error => {
-        type => $type{$status} // 'api_error', message => $message } };
+        type => $type{$status} // 'api_error', message => $message,
+        $code ? (details => { error_code => $code }) : () } };
 }
 
 sub anthropic_headers {
@@ -1041,6 +1042,9 @@ sub anthropic_messages {
     my ($req, $version) = @_;
     my $body = $req->{json};
     my $new = $body->{model} && $body->{model} =~ /opus-4-7/;
+
+    die { path => 'thread', message => 'not for this organization',
+          code => 'thread_unsupported_request' } if exists $body->{thread};
 
     for (qw(temperature top_p top_k)) {
         bad($_, 'Extra inputs are not permitted')
