@@ -71,8 +71,8 @@ $p->reset;
 my @r = map { burst('m', 1) } 1 .. 12;
 is(scalar(grep { $_->{status} != 200 } @r), 0, 'clients are served');
 is(asked(), 6, 'opens after min attempts, for all workers');
-like($gw->error_log, qr{ai breaker: target "p/m" of model "m" opened for }
-     . qr{1500ms: 6 of 6 failed}, '... log');
+like($gw->error_log,
+     qr{"p/m" of model "m" opened for 1500ms: 6 of 6 failed}, '... log');
 
 @r = burst('twin', 1);
 is(asked(), 7, 'the same target of another model is asked');

@@ -62,9 +62,10 @@ typedef struct {
  *
  * A returned block is valid until the next call.  Line ends are LF, CRLF and
  * CR (a CR that ends the input is taken as a line end at once; a following LF
- * is a block without data of its own), a BOM at the very start is dropped from the event but
- * kept in raw.  The kept buffer is bounded by "max" and reused for the life of
- * the reader.  Of "event" the last counts; "id" and "retry" are ignored.
+ * is a block without data of its own), a BOM at the very start is dropped from
+ * the event but kept in raw.  The kept buffer is bounded by "max" and reused
+ * for the life of the reader.  Of "event" the last counts; "id" and "retry"
+ * are ignored.
  */
 ngx_int_t ngx_http_ai_sse_read(ngx_http_ai_sse_t *sse, u_char **pos,
     u_char *last, ngx_http_ai_sse_event_t *ev);

@@ -770,6 +770,17 @@ ngx_http_ai_exec_wake(ngx_http_request_t *r)
 
         a->handled = 1;
 
+        if (a != x->winner && a->canceled
+            && a->error.class == NGX_HTTP_AI_ERR_NONE)
+        {
+            /*
+             * lost the race of a hedge; the winner may have ended in the same
+             * read: a request that is posted twice is woken once
+             */
+            ngx_http_ai_exec_learn(x, a);
+            continue;
+        }
+
         ngx_http_ai_exec_handle(x, a);
         return;
     }
@@ -1022,7 +1033,7 @@ ngx_http_ai_commit(ngx_http_ai_attempt_t *a, off_t length)
 
     ctx->provider = a->provider->name;
     ctx->region = a->provider->region;
-    ctx->target = a->target->name;
+    ngx_http_ai_plan_name(x, a->target, &ctx->target);
 
     if (a->target != x->candidates[0].target) {
         ctx->fallback = 1;

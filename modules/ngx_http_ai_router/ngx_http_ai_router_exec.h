@@ -239,6 +239,10 @@ ngx_http_ai_next_e ngx_http_ai_plan_next(ngx_http_ai_exec_t *x,
     ngx_http_ai_attempt_t *a, ngx_http_ai_candidate_t **candidate,
     ngx_msec_t *wait);
 
+/* provider/model of a target, also of one that takes the client's model */
+void ngx_http_ai_plan_name(ngx_http_ai_exec_t *x,
+    ngx_http_ai_target_t *target, ngx_str_t *name);
+
 
 /* ngx_http_ai_router_upstream.c */
 

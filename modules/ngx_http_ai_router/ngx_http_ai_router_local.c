@@ -38,7 +38,7 @@ ngx_http_ai_static_answer(ngx_http_ai_exec_t *x, ngx_http_ai_target_t *target)
 
     ctx->provider = target->provider->name;
     ctx->region = target->provider->region;
-    ctx->target = target->name;
+    ngx_http_ai_plan_name(x, target, &ctx->target);
     ctx->fallback = (target != x->candidates[0].target);
     ctx->cost = 0;
 

@@ -593,6 +593,30 @@ ngx_http_ai_plan_next(ngx_http_ai_exec_t *x, ngx_http_ai_attempt_t *a,
 }
 
 
+void
+ngx_http_ai_plan_name(ngx_http_ai_exec_t *x, ngx_http_ai_target_t *target,
+    ngx_str_t *name)
+{
+    u_char     *p;
+    ngx_str_t  *model;
+
+    *name = target->name;
+    model = &x->ctx->request_model;
+
+    if (target->model.len || model->len == 0) {
+        return;
+    }
+
+    p = ngx_pnalloc(x->request->pool, name->len + 1 + model->len);
+    if (p == NULL) {
+        return;
+    }
+
+    name->len = ngx_sprintf(p, "%V/%V", &target->name, model) - p;
+    name->data = p;
+}
+
+
 static ngx_uint_t
 ngx_http_ai_plan_other_key(ngx_http_ai_attempt_t *a)
 {

@@ -732,7 +732,8 @@ static struct {
       "{\"type\":\"object\",\"properties\":{\"type\":{\"type\":\"string\","
       "\"format\":\"date\",\"description\":\"a \\\"b\\\"\\n\\n{maxLength: 5}\""
       "},\"b\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/c\"},"
-      "\"description\":\"{minItems: 2}\"},\"d\":{\"anyOf\":[{\"type\":\"null\"},"
+      "\"description\":\"{minItems: 2}\"},\"d\":{\"anyOf\":[{\"type"
+      "\":\"null\"},"
       "{\"type\":\"string\",\"description\":\"{format: \\\"f\\\"}\"}]},\"e\":"
       "true,\"f\":{\"description\":\"{default: \\\"z\\\"}\"}},\"required\":["
       "\"b\"],\"$defs\":{\"c\":{\"type\":\"object\",\"properties\":{\"x\":"
@@ -742,7 +743,8 @@ static struct {
     { "schema that allows anything", SONNET45,
       HEAD "\"output_config\":{\"format\":{\"type\":\"json_schema\","
       "\"schema\":{\"type\":\"object\"}}}," HI "}",
-      "{\"model\":\"claude-sonnet-4-5-20250929\",\"max_tokens\":100,\"system\":["
+      "{\"model\":\"claude-sonnet-4-5-20250929\",\"max_tokens\":100"
+      ",\"system\":["
       "{\"type\":\"text\",\"text\":\"Respond with a single JSON object that "
       "conforms to this JSON schema, and nothing else:\\n{\\\"type\\\":"
       "\\\"object\\\"}\"}]," HI_OUT },
