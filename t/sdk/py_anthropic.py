@@ -567,6 +567,22 @@ def models():
 
 
 @test
+def direct():
+    # "ai_pass PROVIDER": the provider's names of models, and its list
+    c = anthropic.Anthropic(base_url=BASE + "/direct-" + UPSTREAM,
+                            api_key=KEY, max_retries=0)
+    m = "gpt-4.1" if UPSTREAM == "openai" else "claude-sonnet-4-5"
+    answer = c.messages.create(model=m, max_tokens=10,
+                               messages=[user("Say x")])
+    eq(answer.content[0].text, "x", "messages")
+    ok(m in [x.id for x in c.models.list()], "models",
+       c.models.list().to_dict())
+    eq(c.models.retrieve(m).id, m, "one of them")
+    raises(anthropic.NotFoundError, lambda: c.messages.create(
+        model="nobody", max_tokens=10, messages=[user("Say x")]), "no model")
+
+
+@test
 def count_tokens():
     args = dict(model=MODEL, messages=[user("Say x")], system="Be brief.",
                 tools=[TOOL])

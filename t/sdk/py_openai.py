@@ -524,6 +524,21 @@ def models():
 
 
 @test
+def direct():
+    # "ai_pass PROVIDER": the provider's names of models, and its list
+    c = openai.OpenAI(base_url=BASE + "/direct-" + UPSTREAM + "/v1",
+                      api_key=KEY, max_retries=0)
+    m = "gpt-4.1" if UPSTREAM == "openai" else "claude-sonnet-4-5"
+    answer = c.chat.completions.create(model=m, messages=[user("Say x")])
+    eq(answer.choices[0].message.content, "x", "chat")
+    ok(m in [x.id for x in c.models.list()], "models",
+       c.models.list().to_dict())
+    eq(c.models.retrieve(m).id, m, "one of them")
+    raises(openai.NotFoundError, lambda: c.chat.completions.create(
+        model="nobody", messages=[user("Say x")]), "no model")
+
+
+@test
 def embeddings():
     m = model("embed")
 
