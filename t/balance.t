@@ -37,7 +37,8 @@ my $gw = gateway(<<"END", server => <<'SERVER');
     ai_model equal    { target p/n:1; target p/n:2; target p/n:3; }
     ai_model failing  { target p/status:500 weight=3; target q/n:2;
                         fallback q/n:3; retry off; }
-    ai_model order    { target p/status:500; fallback q/status:503 p/status:502;
+    ai_model order    { target p/status:500;
+                        fallback q/status:503 p/status:502;
                         fallback q/n:4; retry off; }
     ai_model team     { target p/n:1 if=\$is_red; target p/n:2 if=\$is_blue;
                         fallback p/n:3 if=\$is_red; }
@@ -138,7 +139,7 @@ is(at('direct', 'p/a/b/c'), '200 p/a/b/c', '... with slashes');
 is(at('direct', 'plain'), '200 p/n:1', '... models as well');
 is(at('direct', 'p/named'), '200 q/n:5', '... models come first');
 is(at('direct', 'p/alias'), '200 p/n:1', '... and aliases');
-is(at('direct', 'p/status:500'), '200 q/n:7', '... ai_fallback comes after it');
+is(at('direct', 'p/status:500'), '200 q/n:7', '... then ai_fallback');
 
 for my $model ('nobody/x', 'p/', '/x', 'p', 'PLAIN', 'plain ') {
     my ($r) = at('direct', $model);
@@ -188,7 +189,7 @@ like($gw->error_log, qr/ai_pass evaluates to "nobody"/, '... in the log');
 
 is(at('provider', 'n:3'), '200 p/n:3', 'ai_pass PROVIDER');
 is(at('provider', 'plain'), '200 p/plain', '... whatever the model');
-is(at('provider', 'status:500'), '200 q/n:7', '... ai_fallback comes after it');
+is(at('provider', 'status:500'), '200 q/n:7', '... then ai_fallback');
 
 # ai_fallback
 

@@ -493,10 +493,7 @@ sub check {
         return;
     }
 
-    my $status = $fault->{status};
-
-    # OpenAI's callers do not know Anthropic's own one
-    $status = 503 if $status == 529 && $r->{caller} eq 'o' && $route =~ /^a/;
+    my $status = AI::Rescue::status($fault->{status}, $r->{caller}, $route);
 
     is($r->{status}, $status, "$name: status") or diag($r->{body});
     is((AI::Wellformed::error($r) // {})->{type},

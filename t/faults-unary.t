@@ -476,10 +476,7 @@ sub check {
         return;
     }
 
-    my $status = $fault->{status};
-
-    # OpenAI's callers do not know Anthropic's own one
-    $status = 503 if $status eq '529' && $caller eq 'o' && $route =~ /^a/;
+    my $status = AI::Rescue::status($fault->{status}, $caller, $route);
 
     like($r->{status}, ref $status ? $status : qr/^$status$/, "$name: status")
         or diag($r->{body});

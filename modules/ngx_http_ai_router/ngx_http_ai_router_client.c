@@ -216,7 +216,9 @@ ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x)
         cl->buf->pos = cl->buf->last;
     }
 
-    if (u->peer.connection && u->peer.connection->read->ready) {
-        ngx_post_event(u->peer.connection->read, &ngx_posted_events);
+    /* a read event would not empty a buffer that is full: as if written */
+
+    if (ngx_http_post_request(r, NULL) != NGX_OK) {
+        x->drain_left = 0;
     }
 }

@@ -744,10 +744,12 @@ ngx_http_ai_exec_wake(ngx_http_request_t *r)
     }
 
     if (c->buffered && !x->gone) {
-        rc = ngx_http_output_filter(r, NULL);
+        rc = ngx_http_ai_exec_output(x, NULL);
 
         if (rc == NGX_ERROR) {
-            ngx_http_ai_exec_finish(x, NGX_ERROR);
+            ngx_http_ai_exec_finish(x, c->error
+                                       ? NGX_HTTP_CLIENT_CLOSED_REQUEST
+                                       : NGX_ERROR);
             return;
         }
     }

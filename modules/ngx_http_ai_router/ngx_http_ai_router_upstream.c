@@ -441,8 +441,9 @@ ngx_http_ai_process_header_line(ngx_http_ai_attempt_t *a,
             return NGX_ERROR;
         }
 
-        if (dst == &a->content_type || dst == &a->retry_after
-            || dst == &a->retry_after_ms)
+        if (dst == &a->content_type
+            || (a->exec->ctx->op != NGX_HTTP_AI_OP_PASS
+                && (dst == &a->retry_after || dst == &a->retry_after_ms)))
         {
             return NGX_OK;
         }

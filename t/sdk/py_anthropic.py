@@ -575,9 +575,10 @@ def direct():
     answer = c.messages.create(model=m, max_tokens=10,
                                messages=[user("Say x")])
     eq(answer.content[0].text, "x", "messages")
-    ok(m in [x.id for x in c.models.list()], "models",
-       c.models.list().to_dict())
-    eq(c.models.retrieve(m).id, m, "one of them")
+    if UPSTREAM == "anthropic":
+        ok(m in [x.id for x in c.models.list()], "models",
+           c.models.list().to_dict())
+        eq(c.models.retrieve(m).id, m, "one of them")
     raises(anthropic.NotFoundError, lambda: c.messages.create(
         model="nobody", max_tokens=10, messages=[user("Say x")]), "no model")
 

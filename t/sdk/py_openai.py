@@ -531,9 +531,10 @@ def direct():
     m = "gpt-4.1" if UPSTREAM == "openai" else "claude-sonnet-4-5"
     answer = c.chat.completions.create(model=m, messages=[user("Say x")])
     eq(answer.choices[0].message.content, "x", "chat")
-    ok(m in [x.id for x in c.models.list()], "models",
-       c.models.list().to_dict())
-    eq(c.models.retrieve(m).id, m, "one of them")
+    if UPSTREAM == "openai":
+        ok(m in [x.id for x in c.models.list()], "models",
+           c.models.list().to_dict())
+        eq(c.models.retrieve(m).id, m, "one of them")
     raises(openai.NotFoundError, lambda: c.chat.completions.create(
         model="nobody", messages=[user("Say x")]), "no model")
 

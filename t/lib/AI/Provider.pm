@@ -55,7 +55,8 @@ my $owner = $$;
 my @all;
 my $json = JSON::PP->new->canonical;
 
-# handler; port; ssl => { cert, key, alpn => [...] }; on_reset => sub; vars =>
+# handler; port; host (an address of this machine, for the listening socket);
+# ssl => { cert, key, alpn => [...] }; on_reset => sub; vars =>
 # { ... }: what set() changes and a handler finds in $req->{vars}; raw => 1:
 # large bodies are neither decoded nor logged
 
@@ -66,8 +67,8 @@ sub start {
     $self->{port} //= AI::Port::free_port();
 
     my $listen = IO::Socket::INET->new(
-        LocalAddr => '127.0.0.1', LocalPort => $self->{port},
-        Listen => 1024, ReuseAddr => 1, Proto => 'tcp', Blocking => 0
+        LocalAddr => $self->{host} // '127.0.0.1',
+        LocalPort => $self->{port}, Listen => 1024, ReuseAddr => 1, Proto => 'tcp', Blocking => 0
     ) or die "port $self->{port}: $!";
 
     # the control endpoint is apart: it works with TLS and with a handler that

@@ -123,6 +123,16 @@ END
 
 sub of { $_[0]{path} =~ m{/messages$} ? 'a' : 'o' }
 
+# what becomes of a provider's status: that of overload is not the same in both
+# dialects
+
+sub status {
+    my ($status, $caller, $route) = @_;
+
+    return $status if $status !~ /^5[02][39]$/ || $route =~ /^$caller/;
+    return $caller eq 'a' ? 529 : 503;
+}
+
 sub healthy {
     my ($req, $text, %opt) = @_;
     my $d = of($req);
