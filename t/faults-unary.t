@@ -280,7 +280,7 @@ my %faults = (
     late => { ok => 1, script => wrapped(sub {
         [ [ 'sleep', 1200 ], @{ json_script(200, $_[0]) } ] }) },
 
-    # on a kept connection nginx takes both for the end of an idle one, and
+    # on a kept connection nginx takes these for the end of an idle one, and
     # asks once more on a new one
 
     reset => { status => 502, class => 'server', again => 1,
@@ -289,7 +289,8 @@ my %faults = (
     close => { status => 502, class => 'server', again => 1,
                script => sub { [ [ 'close' ] ] } },
 
-    cut_header => { status => 502, class => 'server', script => sub {
+    cut_header => { status => 502, class => 'server', again => 1,
+                    script => sub {
         [ [ 'raw', "HTTP/1.1 200 OK\r\nContent-Type: appli" ],
           [ 'close' ] ] } },
 

@@ -210,6 +210,9 @@ is($r->{status}, 200, '... a small one');
 limited('many at the top level', request('nodes', '1' . join('', map {
         ",\"a$_\":1" } 1 .. 100)), 400, qr/ai_max_nodes/);
 refused('answer with many values', 'nodes', 'nodes-200', qr/./);
+$r = $gw->client->post('/nodes/messages', chat('nodes-200', max_tokens => 9));
+is("$r->{status} " . ($r->json->{error}{type} // ''), '502 api_error',
+   '... translated');
 accepted('default: 100,000 values', 'default', 'nodes-100000');
 
 # ai_max_body

@@ -157,8 +157,6 @@ ngx_http_ai_anthropic_decode_body(ngx_http_ai_decoder_t *dec, u_char *data,
         return NGX_OK;
     }
 
-    j->max_nodes = 0;
-
     rc = ngx_http_ai_json_parse(j, data, len);
 
     if (rc == NGX_DECLINED) {

@@ -1043,7 +1043,11 @@ ngx_http_ai_openai_encode_error(ngx_http_ai_out_t *out,
     ngx_http_ai_openai_error_member(out, "param", err->param.data,
                                     err->param.len);
 
-    if (same && err->code.len) {
+    /* a number is the status once more */
+
+    if (same && err->code.len
+        && (err->code.data[0] < '0' || err->code.data[0] > '9'))
+    {
         ngx_http_ai_openai_error_member(out, "code", err->code.data,
                                         err->code.len);
 

@@ -129,7 +129,6 @@ ngx_http_ai_openai_decode_body(ngx_http_ai_decoder_t *dec, u_char *data,
     /* vectors are checked, but give no nodes */
 
     j->shallow = (dec->op == NGX_HTTP_AI_OP_EMBEDDINGS) ? 1 : 0;
-    j->max_nodes = 0;
 
     rc = ngx_http_ai_json_parse(j, data, len);
 

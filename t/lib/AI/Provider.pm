@@ -68,7 +68,8 @@ sub start {
 
     my $listen = IO::Socket::INET->new(
         LocalAddr => $self->{host} // '127.0.0.1',
-        LocalPort => $self->{port}, Listen => 1024, ReuseAddr => 1, Proto => 'tcp', Blocking => 0
+        LocalPort => $self->{port},
+        Listen => 1024, ReuseAddr => 1, Proto => 'tcp', Blocking => 0
     ) or die "port $self->{port}: $!";
 
     # the control endpoint is apart: it works with TLS and with a handler that
