@@ -135,8 +135,10 @@ my $am = qq({"thinking":{"type":"x"},"max_tokens":1,"model":"claude",$msg,)
          . qq("stream":true,"nobody_knows":[1.10]});
 (my $am_up = $am) =~ s/"claude"/"claude-x"/;
 gets('Anthropic', $am, $am_up, qq(event: message_start\ndata: {"type":)
-     . qq("message_start","message":$message}\n\nevent: message_stop\n)
-     . qq(data: {"type":"message_stop"}\n\n), 'text/event-stream',
+     . qq("message_start","message":$message}\n\nevent: message_delta\n)
+     . qq(data: {"type":"message_delta","delta":{"stop_reason":"end_turn"}}\n)
+     . qq(\nevent: message_stop\ndata: {"type":"message_stop"}\n\n),
+     'text/event-stream',
      '/v1/messages');
 
 # answers

@@ -731,6 +731,9 @@ ngx_http_ai_parse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
         if (ctx->request_model.data[i] < 0x20
             || ctx->request_model.data[i] == 0x7f)
         {
+            /* a variable of it may be part of a header */
+            ngx_str_null(&ctx->request_model);
+
             rc = ngx_http_ai_refuse(ctx, err, "model", "\"model\" contains a "
                                     "control character");
             return (rc == NGX_OK) ? NGX_DECLINED : NGX_ERROR;

@@ -484,7 +484,18 @@ ngx_http_ai_models_answer(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 
     if (ctx->op == NGX_HTTP_AI_OP_MODEL) {
 
-        ctx->request_model = ctx->op_model;
+        /* a variable of it may be part of a header */
+
+        for (i = 0; i < ctx->op_model.len; i++) {
+            if (ctx->op_model.data[i] < 0x20 || ctx->op_model.data[i] == 0x7f)
+            {
+                break;
+            }
+        }
+
+        if (i == ctx->op_model.len) {
+            ctx->request_model = ctx->op_model;
+        }
 
         if (ngx_http_ai_model_find(amcf, &ctx->op_model) == NULL) {
 

@@ -110,33 +110,36 @@ def schema():
 
 @test
 def tools():
-    # forced: this model would not call one by itself
+    # forced, as this model would not call one by itself, and one only, as it
+    # would not stop
     tool = {"name": "vote", "description": "Votes"}
     args = dict(model=MODEL, messages=[user("Vote")], max_tokens=300)
 
     for stream in False, True:
-        openai_args = dict(args, tool_choice="required", tools=[
+        openai_args = dict(args, tool_choice="required",
+                           parallel_tool_calls=False, tools=[
             {"type": "function", "function": {**tool, "parameters": SCHEMA}}])
         if stream:
             with oai.chat.completions.stream(**openai_args) as s:
-                message = s.get_final_completion().choices[0].message
+                choice = s.get_final_completion().choices[0]
         else:
-            message = oai.chat.completions.create(
-                **openai_args).choices[0].message
-        call = message.tool_calls[0]
+            choice = oai.chat.completions.create(**openai_args).choices[0]
+        call = choice.message.tool_calls[0]
         ok(call.function.name == "vote"
-           and fits(json.loads(call.function.arguments)), "openai", message)
+           and fits(json.loads(call.function.arguments)), "openai", choice)
+        eq(choice.finish_reason, "tool_calls", "finish reason")
 
         anthropic_args = dict(
             args, tools=[{**tool, "input_schema": SCHEMA}],
-            tool_choice={"type": "tool", "name": "vote"})
+            tool_choice={"type": "tool", "name": "vote",
+                         "disable_parallel_tool_use": True})
         if stream:
             with ant.messages.stream(**anthropic_args) as s:
                 message = s.get_final_message()
         else:
             message = ant.messages.create(**anthropic_args)
         use = [b for b in message.content if b.type == "tool_use"]
-        ok(len(use) >= 1 and use[0].name == "vote" and fits(use[0].input),
+        ok(len(use) == 1 and use[0].name == "vote" and fits(use[0].input),
            "anthropic", message)
         ok(message.stop_reason == "tool_use", "stop reason", message)
 
