@@ -101,6 +101,11 @@ ngx_http_ai_router_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         ctx->finish = x->winner->finish;
     }
 
+    if (x->model == NULL) {
+        /* none was found for the request */
+        return NGX_OK;
+    }
+
     price = &x->model->price;
 
     /* an answer made here costs nothing */

@@ -166,7 +166,8 @@ echo "# $(chroot "$root" dpkg-query -W llama.cpp-tools)"
 
 status=0
 BASE=http://127.0.0.1:$port UPSTREAM=openai \
-    timeout 300 "$python" "$top/t/real/client.py" "$@" > "$dir/out" || status=$?
+    timeout 300 "$python" "$top/t/real/client.py" "$@" > "$dir/out" \
+|| status=$?
 cat "$dir/out"
 
 if grep -E '\[(alert|emerg)\]|exited on signal' "$dir/nginx/error.log" >&2

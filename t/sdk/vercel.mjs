@@ -11,8 +11,8 @@ import { PNG, PNG_URL, UPSTREAM, eq, ok, run, sha1, test,
 
 globalThis.AI_SDK_LOG_WARNINGS = false;
 
-// models(name): a model; key(name, key): one with another key; small(name): one
-// where only small requests are allowed; reason: options for reasoning
+// models(name): a model; key(name, key): one with another key; small(name):
+// one where only small requests are allowed; reason: options for reasoning
 export async function suite({ dialect, main, reasoner, hidden, models, key,
                               small, reason, embedding }) {
     const options = { model: models(main), maxRetries: 0 };
@@ -48,8 +48,8 @@ export async function suite({ dialect, main, reasoner, hidden, models, key,
                             u.outputTokens, u.totalTokens];
 
     async function describe(args) {
-        const { text } = await generateText({ ...options,
-                                              maxOutputTokens: 4000, ...args });
+        const { text } = await generateText(
+            { ...options, maxOutputTokens: 4000, ...args });
         return JSON.parse(text);
     }
 

@@ -814,6 +814,8 @@ static struct {
       "\"web_search\"}]," HI "}", "tools.0.type",
       "tools.0.type: the provider that serves this model has no tools of type "
       "\"web_search_20250305\"" },
+    { HEAD "\"thread\":{\"type\":\"create\"}," HI "}", "thread",
+      "thread: is not supported" },
     { HEAD "\"mcp_servers\":[{}]," HI "}", "mcp_servers",
       "mcp_servers: is not supported by the provider that serves this model" },
     { HEAD "\"system\":[{\"type\":\"image\"}]," HI "}", "system.0.type",

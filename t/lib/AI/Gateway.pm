@@ -473,7 +473,7 @@ sub problems {
                 next if grep { $line =~ $_ } @{ $self->{allow} };
                 push @found, $line;
 
-            } elsif ($line =~ /ERROR: \w+Sanitizer|runtime error:
+            } elsif ($line =~ /ERROR:\ \w+Sanitizer|runtime\ error:
                                |exited\ on\ signal/x)
             {
                 push @found, $line;

@@ -58,7 +58,8 @@ sub start {
     my ($class, $dialect, %opt) = @_;
     my $serve = $dialect eq 'openai' ? \&openai : \&anthropic;
 
-    return AI::Provider->start(%opt, handler => sub { $serve->($_[0], \%opt) });
+    return AI::Provider->start(
+        %opt, handler => sub { $serve->($_[0], \%opt) });
 }
 
 
@@ -1450,7 +1451,9 @@ sub answer {
     $a{thought} = () = words_of($a{thinking});
 
     # enough of them for what the tests think
-    if (defined $ask->{max} && $said !~ /^Describe/ && words_of($a{text}) > $ask->{max}) {
+    if (defined $ask->{max} && $said !~ /^Describe/
+        && words_of($a{text}) > $ask->{max})
+    {
         my @w = AI::Provider::words($a{text});
         $a{text} = join '', @w[0 .. $ask->{max} - 1];
         @a{qw(finish sequence)} = ('length', undef);
