@@ -3,7 +3,7 @@
 # Copyright (C) nginx AI gateway authors
 
 # The modules load, in any order, and bring nothing into nginx's process that
-# could clash with another module.
+# could clash with another module.  Hazards 27 and 28.
 
 use strict;
 use warnings;

@@ -245,7 +245,7 @@ for my $stream (0, 1) {
 # memory goes back: a large body each time, the worker stays as it is
 
 SKIP: {
-    skip 'valgrind', 1 if $ENV{TEST_AI_VALGRIND};
+    skip 'a checker of memory', 1 if checked();
 
     my ($worker) = $gw->workers;
     request('default', '"' . 'x' x 8_000_000 . '"') for 1 .. 3;
@@ -313,7 +313,7 @@ good('ai_memory_retain 2048m;');
 # the effect of ai_memory_retain: memory of a large body is kept, or not
 
 SKIP: {
-    skip 'valgrind', 1 if $ENV{TEST_AI_VALGRIND};
+    skip 'a checker of memory', 4 if checked();
 
     my %kept;
 

@@ -166,7 +166,7 @@ for (1 .. 20) {
 }
 
 cmp_ok(rss($gw->master) - $rss, '<', 1000, '20 reloads: memory of the master')
-    if !$ENV{TEST_AI_VALGRIND};
+    if !checked();
 
 is(scalar($gw->workers), 2, '20 reloads: two workers');
 (undef, $log) = chatting($gw, 'quick');

@@ -167,6 +167,10 @@ sub write_conf {
                . ($ENV{TEST_AI_DEBUG} ? 'debug' : $self->{level} // 'info')
                . '; ';
 
+    # for a binary that another one starts, nginx clears its environment
+    $main .= join '', map { "env $_; " } grep { defined $ENV{$_} }
+             qw(ASAN_OPTIONS UBSAN_OPTIONS);
+
     # exit codes and signals of a child come to us
     $main .= 'daemon off; ' if !$self->{daemon};
     $main .= "worker_processes $self->{workers}; " . ($self->{main} // '')

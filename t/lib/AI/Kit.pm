@@ -41,7 +41,7 @@ use AI::Gateway;
 use AI::Provider;
 
 our @EXPORT = qw(provider gateway chat logged settled requests chatting
-                 active rss idle_again);
+                 active rss idle_again checked);
 
 my $log_format = join ',', map { "\"$_->[0]\":\"$_->[1]\"" }
     map { ref $_ ? $_ : [ $_, "\$ai_$_" ] }
@@ -261,6 +261,13 @@ sub active {
 sub idle_again {
     my ($gw, $seconds) = @_;
     return $gw->wait_for(sub { active($gw) == 0 }, $seconds // 5);
+}
+
+# does a checker of memory run, so that the memory of a process means nothing?
+
+sub checked {
+    return $ENV{TEST_AI_VALGRIND}
+           || `"$AI::Gateway::binary" -V 2>&1` =~ /-fsanitize=/;
 }
 
 # KB of memory of a process
