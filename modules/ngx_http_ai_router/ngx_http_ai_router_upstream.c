@@ -12,6 +12,7 @@
 
 /* read buffers: events come in small pieces, bodies in one */
 #define NGX_HTTP_AI_EVENTS_BUFFER  2560
+#define NGX_HTTP_AI_CHAT_BUFFER    (8 * 1024)
 #define NGX_HTTP_AI_BODY_BUFFER    (32 * 1024)
 
 
@@ -76,8 +77,15 @@ ngx_http_ai_upstream_start(ngx_http_ai_attempt_t *a)
      * size that the expected answer needs; max_header may demand more.
      */
 
-    size = (a->exec->ctx->stream && a->exec->ctx->op != NGX_HTTP_AI_OP_PASS)
-           ? NGX_HTTP_AI_EVENTS_BUFFER : NGX_HTTP_AI_BODY_BUFFER;
+    if (a->exec->ctx->op == NGX_HTTP_AI_OP_CHAT) {
+        size = a->exec->ctx->stream ? NGX_HTTP_AI_EVENTS_BUFFER
+                                    : NGX_HTTP_AI_CHAT_BUFFER;
+
+    } else {
+        size = (a->exec->ctx->stream
+                && a->exec->ctx->op != NGX_HTTP_AI_OP_PASS)
+               ? NGX_HTTP_AI_EVENTS_BUFFER : NGX_HTTP_AI_BODY_BUFFER;
+    }
 
     /* outside of the pool's blocks, which would be left half empty */
 
@@ -121,6 +129,7 @@ ngx_http_ai_create_request(ngx_http_request_t *r)
 
     a = ngx_http_get_module_ctx(r, ngx_http_ai_router_module);
 
+    b = NULL;
     body = NULL;
     length = 0;
 
@@ -337,10 +346,11 @@ ngx_http_ai_process_header_line(ngx_http_ai_attempt_t *a,
     pool = r->pool;
     dst = NULL;
 
+    /* the parser's own lower-case copy is long enough for all of these */
+
 #define ngx_http_ai_name_is(literal)                                          \
     (name.len == sizeof(literal) - 1                                          \
-     && ngx_strncasecmp(name.data, (u_char *) literal,                        \
-                        sizeof(literal) - 1) == 0)
+     && ngx_memcmp(r->lowcase_header, literal, sizeof(literal) - 1) == 0)
 
     switch (name.len) {
 
