@@ -31,7 +31,7 @@
 
 
 /* changes with any change of what is below */
-#define NGX_HTTP_AI_ABI  1
+#define NGX_HTTP_AI_ABI  2
 
 #define NGX_HTTP_AI_VERSION  "0.1.0"
 
@@ -47,11 +47,14 @@ typedef enum {
 /*
  * The order of a request's way through the gateway; hooks of one stage run in
  * registration order.  A hook returns NGX_OK (go on), NGX_DECLINED (not
- * concerned, go on), NGX_DONE (it has finalized the request), or NGX_ERROR.
+ * concerned, go on), NGX_AGAIN (it waits; it calls api->resume() later and is
+ * then called again), NGX_DONE (it has sent an answer, ctx->rc is what to
+ * finalize the request with) or NGX_ERROR.
  */
 
 typedef enum {
-    NGX_HTTP_AI_STAGE_AUTHORIZE = 0,  /* body is parsed, model is known */
+    NGX_HTTP_AI_STAGE_RESOLVE = 0,    /* body is parsed: model and targets */
+    NGX_HTTP_AI_STAGE_AUTHORIZE,
     NGX_HTTP_AI_STAGE_GUARD,
     NGX_HTTP_AI_STAGE_LIMIT,
     NGX_HTTP_AI_STAGE_CACHE,
@@ -64,6 +67,45 @@ typedef struct ngx_http_ai_ctx_s  ngx_http_ai_ctx_t;
 
 typedef ngx_int_t (*ngx_http_ai_hook_pt)(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
+
+
+/*
+ * Who calls.  A list holds its items one after another, each with a NUL at its
+ * end; one whose data is NULL was not given and allows everything.
+ */
+
+typedef struct {
+    ngx_str_t                  key_id;        /* never empty */
+    ngx_str_t                  tenant;
+    ngx_str_t                  user;
+    ngx_str_t                  team;
+    ngx_str_t                  plan;
+    ngx_str_t                  scopes;        /* with a space between them */
+    ngx_str_t                  models;        /* list of patterns */
+    ngx_str_t                  deny;          /* list of patterns */
+    ngx_str_t                  providers;     /* list of patterns */
+    ngx_str_t                  endpoints;     /* list of ngx_http_ai_op_name()
+                                                 and "passthrough" */
+    ngx_str_t                  limits;        /* JSON object by zone, or "" */
+    ngx_str_t                  quotas;        /* JSON object by zone, or "" */
+    ngx_str_t                  metadata;      /* JSON object, or "" */
+    time_t                     expires;       /* 0: never */
+} ngx_http_ai_principal_t;
+
+
+/* what a request may be sent to; asked of everything that is about to be
+ * tried or shown */
+
+typedef struct {
+    ngx_str_t                  model;         /* aliases resolved */
+    ngx_str_t                  provider;      /* empty: the model as such */
+    ngx_str_t                  upstream;      /* the provider's model name */
+} ngx_http_ai_route_t;
+
+/* NGX_OK, NGX_DECLINED (err is filled in, when not NULL) or NGX_ERROR */
+typedef ngx_int_t (*ngx_http_ai_permit_pt)(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx, ngx_http_ai_route_t *route,
+    ngx_http_ai_error_t *err);
 
 
 typedef struct {
@@ -94,12 +136,21 @@ struct ngx_http_ai_ctx_s {
     ngx_str_t                  request_model; /* plain; as the client wrote */
     ngx_uint_t                 model_node;    /* its node in json */
 
+    ngx_http_ai_principal_t   *principal;     /* NULL: nobody was asked */
+    ngx_http_ai_error_t       *refusal;       /* of a phase handler */
+
+    ngx_uint_t                 stage;         /* how far the hooks are */
+    ngx_uint_t                 hook;
+    ngx_int_t                  rc;            /* with NGX_DONE of a hook */
+
     unsigned                   parsed:1;      /* json is valid */
     unsigned                   whole:1;       /* ... and holds all nodes */
     unsigned                   stream:1;
     unsigned                   include_usage:1;
     unsigned                   reading:1;
+    unsigned                   waiting:1;     /* a hook has returned AGAIN */
     unsigned                   ready:1;       /* passed the stages */
+    unsigned                   routed:1;      /* the content handler ran */
     unsigned                   answered:1;    /* header sent by the gateway */
     unsigned                   fallback:1;    /* served by another target than
                                                  the first choice */
@@ -142,12 +193,22 @@ typedef struct {
 
     ngx_int_t  (*add_hook)(ngx_conf_t *cf, ngx_http_ai_stage_e stage,
                    ngx_http_ai_hook_pt hook);
+    ngx_int_t  (*add_permit)(ngx_conf_t *cf, ngx_http_ai_permit_pt permit);
     ngx_int_t  (*add_shared)(ngx_conf_t *cf, ngx_http_ai_shared_t *shared);
 
     ngx_http_ai_dialect_t  *(*dialect)(ngx_str_t *name);
 
-    /* ctx of a request of an enabled location, or NULL */
+    /* ctx of a request of an enabled location, or NULL; create_ctx() makes it
+     * where there is none yet, NULL: no memory */
     ngx_http_ai_ctx_t  *(*get_ctx)(ngx_http_request_t *r);
+    ngx_http_ai_ctx_t  *(*create_ctx)(ngx_http_request_t *r);
+
+    /* goes on after a hook's NGX_AGAIN; the request may be gone on return */
+    void  (*resume)(ngx_http_request_t *r);
+
+    /* may the route be taken?  As ngx_http_ai_permit_pt; all must agree */
+    ngx_int_t  (*permit)(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+                   ngx_http_ai_route_t *route, ngx_http_ai_error_t *err);
 
     /* ctx->json with all nodes; NGX_DECLINED: a limit, err is set */
     ngx_int_t  (*parse_body)(ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err);
@@ -160,6 +221,14 @@ typedef struct {
     ngx_int_t  (*send_error)(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
                    ngx_http_ai_error_t *err, int64_t retry_after,
                    ngx_uint_t same);
+
+    /*
+     * For a handler of a phase before the body is read: keeps err, which
+     * becomes the body of nginx's answer with that status, and returns the
+     * status for the phase handler to return.
+     */
+    ngx_int_t  (*refuse)(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+                   ngx_http_ai_error_t *err);
 
     /* the gateway's own headers into r->headers_out before they are sent */
     ngx_int_t  (*add_headers)(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx);
@@ -209,20 +278,20 @@ ngx_http_ai_core_api(ngx_conf_t *cf, const char *who)
 }
 
 
-/* the first header of the client's request by lower-case name, or NULL */
+/* the first header of a list by lower-case name, or NULL */
 
 static ngx_inline ngx_table_elt_t *
-ngx_http_ai_header_find(ngx_http_request_t *r, const char *name, size_t len)
+ngx_http_ai_list_find(ngx_list_t *headers, const char *name, size_t len)
 {
     ngx_uint_t        i;
     ngx_list_part_t  *part;
     ngx_table_elt_t  *h;
 
-    for (part = &r->headers_in.headers.part; part; part = part->next) {
+    for (part = &headers->part; part; part = part->next) {
         h = part->elts;
 
         for (i = 0; i < part->nelts; i++) {
-            if (h[i].key.len == len
+            if (h[i].hash && h[i].key.len == len
                 && ngx_strncasecmp(h[i].key.data, (u_char *) name, len) == 0)
             {
                 return &h[i];
@@ -234,7 +303,8 @@ ngx_http_ai_header_find(ngx_http_request_t *r, const char *name, size_t len)
 }
 
 #define ngx_http_ai_header_in(r, literal)                                     \
-    ngx_http_ai_header_find(r, literal, sizeof(literal) - 1)
+    ngx_http_ai_list_find(&(r)->headers_in.headers, literal,                  \
+                          sizeof(literal) - 1)
 
 
 /* a response header; value is not copied.  NULL: no memory */

@@ -44,6 +44,8 @@ static ngx_int_t ngx_http_ai_core_init_zone(ngx_shm_zone_t *shm_zone,
 static void ngx_http_ai_core_enable(ngx_conf_t *cf);
 static ngx_int_t ngx_http_ai_core_add_hook(ngx_conf_t *cf,
     ngx_http_ai_stage_e stage, ngx_http_ai_hook_pt hook);
+static ngx_int_t ngx_http_ai_core_add_permit(ngx_conf_t *cf,
+    ngx_http_ai_permit_pt permit);
 static ngx_int_t ngx_http_ai_core_add_shared(ngx_conf_t *cf,
     ngx_http_ai_shared_t *shared);
 
@@ -157,11 +159,16 @@ ngx_module_t  ngx_http_ai_core_module = {
 static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_core_enable,
     ngx_http_ai_core_add_hook,
+    ngx_http_ai_core_add_permit,
     ngx_http_ai_core_add_shared,
     ngx_http_ai_dialect_find,
     ngx_http_ai_get_ctx,
+    ngx_http_ai_create_ctx,
+    ngx_http_ai_resume,
+    ngx_http_ai_permit,
     ngx_http_ai_parse_body,
     ngx_http_ai_send_error,
+    ngx_http_ai_refuse,
     ngx_http_ai_add_headers
 };
 
@@ -237,9 +244,12 @@ ngx_http_ai_core_create_main_conf(ngx_conf_t *cf)
         }
     }
 
-    if (ngx_array_init(&amcf->shared, cf->pool, 4,
-                       sizeof(ngx_http_ai_shared_t *))
-        != NGX_OK)
+    if (ngx_array_init(&amcf->permits, cf->pool, 2,
+                       sizeof(ngx_http_ai_permit_pt))
+        != NGX_OK
+        || ngx_array_init(&amcf->shared, cf->pool, 4,
+                          sizeof(ngx_http_ai_shared_t *))
+           != NGX_OK)
     {
         return NULL;
     }
@@ -539,6 +549,25 @@ ngx_http_ai_core_add_hook(ngx_conf_t *cf, ngx_http_ai_stage_e stage,
     }
 
     *h = hook;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_ai_core_add_permit(ngx_conf_t *cf, ngx_http_ai_permit_pt permit)
+{
+    ngx_http_ai_permit_pt          *p;
+    ngx_http_ai_core_main_conf_t   *amcf;
+
+    amcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_core_module);
+
+    p = ngx_array_push(&amcf->permits);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    *p = permit;
 
     return NGX_OK;
 }

@@ -18,6 +18,7 @@ typedef struct {
     ngx_http_ai_core_main_head_t   head;          /* must stay first */
 
     ngx_array_t                    hooks[NGX_HTTP_AI_STAGE_MAX];
+    ngx_array_t                    permits;
     ngx_array_t                    shared;        /* ngx_http_ai_shared_t * */
 
     ngx_str_t                      zone_name;
@@ -43,6 +44,9 @@ ngx_http_ai_ctx_t *ngx_http_ai_get_ctx(ngx_http_request_t *r);
 ngx_http_ai_ctx_t *ngx_http_ai_create_ctx(ngx_http_request_t *r);
 
 ngx_int_t ngx_http_ai_precontent_handler(ngx_http_request_t *r);
+void ngx_http_ai_resume(ngx_http_request_t *r);
+ngx_int_t ngx_http_ai_permit(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    ngx_http_ai_route_t *route, ngx_http_ai_error_t *err);
 ngx_int_t ngx_http_ai_parse_body(ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_error_t *err);
 
@@ -54,6 +58,8 @@ void ngx_http_ai_request_id_seed(void);
 ngx_int_t ngx_http_ai_send_error(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err, int64_t retry_after,
     ngx_uint_t same);
+ngx_int_t ngx_http_ai_refuse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    ngx_http_ai_error_t *err);
 ngx_int_t ngx_http_ai_add_headers(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 ngx_int_t ngx_http_ai_error_filter_init(ngx_conf_t *cf);

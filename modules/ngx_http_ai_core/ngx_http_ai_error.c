@@ -16,7 +16,8 @@
 static ngx_int_t ngx_http_ai_error_header_filter(ngx_http_request_t *r);
 static ngx_int_t ngx_http_ai_error_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
-static ngx_uint_t ngx_http_ai_has_request_id(ngx_list_t *headers);
+static ngx_int_t ngx_http_ai_error_default(ngx_http_request_t *r,
+    ngx_uint_t status, ngx_http_ai_error_t *err);
 static ngx_buf_t *ngx_http_ai_error_body(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err, ngx_uint_t same);
 static void ngx_http_ai_error_content(ngx_http_request_t *r, off_t length);
@@ -120,6 +121,27 @@ ngx_http_ai_send_error(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 
 
 ngx_int_t
+ngx_http_ai_refuse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    ngx_http_ai_error_t *err)
+{
+    if (ctx->refusal == NULL) {
+        ctx->refusal = ngx_palloc(r->pool, sizeof(ngx_http_ai_error_t));
+        if (ctx->refusal == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+    }
+
+    if (err->status < 400) {
+        err->status = ngx_http_ai_err_status(err->class);
+    }
+
+    *ctx->refusal = *err;
+
+    return err->status;
+}
+
+
+ngx_int_t
 ngx_http_ai_add_headers(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
     ngx_str_t    value;
@@ -136,7 +158,9 @@ ngx_http_ai_add_headers(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     /* where its client libraries look; the provider's own is better */
 
     if (ctx->dialect == &ngx_http_ai_dialect_anthropic
-        && !ngx_http_ai_has_request_id(headers)
+        && ngx_http_ai_list_find(headers, "request-id",
+                                 sizeof("request-id") - 1)
+           == NULL
         && ngx_http_ai_header_add(headers, "request-id", &ctx->request_id)
            == NULL)
     {
@@ -171,33 +195,6 @@ ngx_http_ai_add_headers(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     }
 
     return NGX_OK;
-}
-
-
-static ngx_uint_t
-ngx_http_ai_has_request_id(ngx_list_t *headers)
-{
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
-
-    for (part = &headers->part; part; part = part->next) {
-        h = part->elts;
-
-        for (i = 0; i < part->nelts; i++) {
-
-            if (h[i].hash
-                && h[i].key.len == sizeof("request-id") - 1
-                && ngx_strncasecmp(h[i].key.data, (u_char *) "request-id",
-                                   sizeof("request-id") - 1)
-                   == 0)
-            {
-                return 1;
-            }
-        }
-    }
-
-    return 0;
 }
 
 
@@ -258,7 +255,6 @@ ngx_http_ai_error_content(ngx_http_request_t *r, off_t length)
 static ngx_int_t
 ngx_http_ai_error_header_filter(ngx_http_request_t *r)
 {
-    u_char                       *p;
     ngx_buf_t                    *b;
     ngx_uint_t                    status;
     ngx_chain_t                  *cl;
@@ -291,28 +287,12 @@ ngx_http_ai_error_header_filter(ngx_http_request_t *r)
 
     status = r->err_status;
 
-    ngx_memzero(&err, sizeof(ngx_http_ai_error_t));
+    if (ctx->refusal && ctx->refusal->status == status) {
+        err = *ctx->refusal;
 
-    err.class = ngx_http_ai_error_class(status);
-    err.status = status;
-
-    p = ngx_pnalloc(r->pool, 128);
-    if (p == NULL) {
+    } else if (ngx_http_ai_error_default(r, status, &err) != NGX_OK) {
         return NGX_ERROR;
     }
-
-    err.message.data = p;
-
-    if (status == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE) {
-        p = ngx_cpymem(p, "the request body is too large "
-                          "(client_max_body_size)",
-                       sizeof("the request body is too large "
-                              "(client_max_body_size)") - 1);
-    } else {
-        p = ngx_sprintf(p, "the request was refused with status %ui", status);
-    }
-
-    err.message.len = p - err.message.data;
 
     b = ngx_http_ai_error_body(r, ctx, &err, 0);
     cl = ngx_alloc_chain_link(r->pool);
@@ -334,6 +314,34 @@ ngx_http_ai_error_header_filter(ngx_http_request_t *r)
     }
 
     return ngx_http_next_header_filter(r);
+}
+
+
+static ngx_int_t
+ngx_http_ai_error_default(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_http_ai_error_t *err)
+{
+    ngx_memzero(err, sizeof(ngx_http_ai_error_t));
+
+    err->class = ngx_http_ai_error_class(status);
+    err->status = status;
+
+    if (status == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE) {
+        ngx_str_set(&err->message, "the request body is too large "
+                                   "(client_max_body_size)");
+        return NGX_OK;
+    }
+
+    err->message.data = ngx_pnalloc(r->pool, 64);
+    if (err->message.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    err->message.len = ngx_sprintf(err->message.data, "the request was "
+                                   "refused with status %ui", status)
+                       - err->message.data;
+
+    return NGX_OK;
 }
 
 

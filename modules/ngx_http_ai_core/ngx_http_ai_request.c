@@ -40,7 +40,7 @@ static ngx_int_t ngx_http_ai_parse(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err);
 static ngx_int_t ngx_http_ai_run_stages(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
-static ngx_int_t ngx_http_ai_refuse(ngx_http_ai_ctx_t *ctx,
+static ngx_int_t ngx_http_ai_fault(ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_error_t *err, const char *param, const char *fmt, ...);
 
 
@@ -366,7 +366,7 @@ ngx_http_ai_precontent_handler(ngx_http_request_t *r)
         return NGX_DECLINED;
     }
 
-    if (ctx->reading) {
+    if (ctx->reading || ctx->waiting) {
         return NGX_DONE;
     }
 
@@ -386,12 +386,14 @@ ngx_http_ai_precontent_handler(ngx_http_request_t *r)
 
         rc = ngx_http_ai_run_stages(r, ctx);
 
-        if (rc != NGX_OK) {
-            ngx_http_finalize_request(r, rc);
-            return NGX_DONE;
+        if (rc == NGX_AGAIN) {
+            return NGX_AGAIN;
         }
 
-        ctx->ready = 1;
+        if (rc == NGX_DONE) {
+            ngx_http_finalize_request(r, ctx->rc);
+            return NGX_DONE;
+        }
 
         return NGX_DECLINED;
     }
@@ -447,7 +449,7 @@ ngx_http_ai_check_request(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
     if (ngx_http_ai_header_add(&r->headers_out.headers, "Allow", &allow)
         == NULL
-        || ngx_http_ai_refuse(ctx, &err, NULL, "method %V is not allowed "
+        || ngx_http_ai_fault(ctx, &err, NULL, "method %V is not allowed "
                               "here, use %V", &r->method_name, &allow)
            != NGX_OK)
     {
@@ -463,7 +465,7 @@ post:
     if (r->headers_in.content_length_n > (off_t) ctx->limits->max_body) {
         ngx_memzero(&err, sizeof(ngx_http_ai_error_t));
 
-        if (ngx_http_ai_refuse(ctx, &err, NULL, "the request body is larger "
+        if (ngx_http_ai_fault(ctx, &err, NULL, "the request body is larger "
                                "than %uz bytes (ai_max_body)",
                                ctx->limits->max_body)
             != NGX_OK)
@@ -489,7 +491,7 @@ post:
 
     ngx_memzero(&err, sizeof(ngx_http_ai_error_t));
 
-    if (ngx_http_ai_refuse(ctx, &err, NULL,
+    if (ngx_http_ai_fault(ctx, &err, NULL,
                            "content-encoding of the request body is not "
                            "supported, send it uncompressed")
         != NGX_OK)
@@ -524,7 +526,7 @@ ngx_http_ai_body_handler(ngx_http_request_t *r)
             rc = ngx_http_ai_parse(r, ctx, &err);
 
         } else if (rc == NGX_DECLINED) {
-            rc = ngx_http_ai_refuse(ctx, &err, NULL, "the request body is "
+            rc = ngx_http_ai_fault(ctx, &err, NULL, "the request body is "
                                     "larger than %uz bytes (ai_max_body)",
                                     ctx->limits->max_body);
             err.class = NGX_HTTP_AI_ERR_TOO_LARGE;
@@ -548,12 +550,15 @@ ngx_http_ai_body_handler(ngx_http_request_t *r)
 
     rc = ngx_http_ai_run_stages(r, ctx);
 
-    if (rc != NGX_OK) {
-        ngx_http_finalize_request(r, rc);
+    if (rc == NGX_AGAIN) {
+        r->write_event_handler = ngx_http_request_empty_handler;
         return;
     }
 
-    ctx->ready = 1;
+    if (rc == NGX_DONE) {
+        ngx_http_finalize_request(r, ctx->rc);
+        return;
+    }
 
     r->write_event_handler = ngx_http_core_run_phases;
     ngx_http_core_run_phases(r);
@@ -679,7 +684,7 @@ ngx_http_ai_parse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 
     if (rc == NGX_DECLINED) {
 
-        rc = ngx_http_ai_refuse(ctx, err, NULL,
+        rc = ngx_http_ai_fault(ctx, err, NULL,
                      j->limit ? "the request body exceeds a limit: %s at byte "
                                 "%uz (ai_max_depth, ai_max_nodes)"
                               : "could not parse the request body as JSON: %s "
@@ -690,7 +695,7 @@ ngx_http_ai_parse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     }
 
     if (ngx_http_ai_json_type(j, 0) != NGX_HTTP_AI_JSON_OBJECT) {
-        rc = ngx_http_ai_refuse(ctx, err, NULL,
+        rc = ngx_http_ai_fault(ctx, err, NULL,
                                 "the request body must be a JSON object");
         return (rc == NGX_OK) ? NGX_DECLINED : NGX_ERROR;
     }
@@ -700,7 +705,7 @@ ngx_http_ai_parse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     if (n != NGX_HTTP_AI_JSON_NONE
         && ngx_http_ai_json_duplicate(j, 0, "model", sizeof("model") - 1))
     {
-        rc = ngx_http_ai_refuse(ctx, err, "model",
+        rc = ngx_http_ai_fault(ctx, err, "model",
                                 "\"model\" is given more than once");
         return (rc == NGX_OK) ? NGX_DECLINED : NGX_ERROR;
     }
@@ -708,7 +713,7 @@ ngx_http_ai_parse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     if (ngx_http_ai_json_type(j, n) != NGX_HTTP_AI_JSON_STRING
         || j->nodes[n].len == 0)
     {
-        rc = ngx_http_ai_refuse(ctx, err, "model",
+        rc = ngx_http_ai_fault(ctx, err, "model",
                                 "you must provide a \"model\" as a string");
         return (rc == NGX_OK) ? NGX_DECLINED : NGX_ERROR;
     }
@@ -716,7 +721,7 @@ ngx_http_ai_parse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     raw = ngx_http_ai_json_raw(j, n);
 
     if (raw.len > NGX_HTTP_AI_MAX_MODEL) {
-        rc = ngx_http_ai_refuse(ctx, err, "model", "\"model\" is longer than "
+        rc = ngx_http_ai_fault(ctx, err, "model", "\"model\" is longer than "
                                 "%d bytes", NGX_HTTP_AI_MAX_MODEL);
         return (rc == NGX_OK) ? NGX_DECLINED : NGX_ERROR;
     }
@@ -734,7 +739,7 @@ ngx_http_ai_parse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
             /* a variable of it may be part of a header */
             ngx_str_null(&ctx->request_model);
 
-            rc = ngx_http_ai_refuse(ctx, err, "model", "\"model\" contains a "
+            rc = ngx_http_ai_fault(ctx, err, "model", "\"model\" contains a "
                                     "control character");
             return (rc == NGX_OK) ? NGX_DECLINED : NGX_ERROR;
         }
@@ -755,7 +760,7 @@ ngx_http_ai_parse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     if (type != NGX_HTTP_AI_JSON_TRUE && type != NGX_HTTP_AI_JSON_FALSE
         && type != NGX_HTTP_AI_JSON_NULL)
     {
-        rc = ngx_http_ai_refuse(ctx, err, "stream",
+        rc = ngx_http_ai_fault(ctx, err, "stream",
                                 "\"stream\" must be true or false");
         return (rc == NGX_OK) ? NGX_DECLINED : NGX_ERROR;
     }
@@ -804,7 +809,7 @@ ngx_http_ai_parse_body(ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err)
     rc = ngx_http_ai_json_parse(j, ctx->body.data, ctx->body.len);
 
     if (rc == NGX_DECLINED) {
-        rc = ngx_http_ai_refuse(ctx, err, NULL, "the request body exceeds a "
+        rc = ngx_http_ai_fault(ctx, err, NULL, "the request body exceeds a "
                                 "limit: %s at byte %uz (ai_max_nodes)",
                                 j->error, j->error_offset);
         return (rc == NGX_OK) ? NGX_DECLINED : NGX_ERROR;
@@ -821,25 +826,98 @@ ngx_http_ai_parse_body(ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err)
 }
 
 
+/* NGX_OK: all have agreed; NGX_AGAIN; NGX_DONE: ctx->rc is the end */
+
 static ngx_int_t
 ngx_http_ai_run_stages(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
     ngx_int_t                       rc;
-    ngx_uint_t                      i, stage;
+    ngx_array_t                    *hooks;
     ngx_http_ai_hook_pt            *hook;
     ngx_http_ai_core_main_conf_t   *amcf;
 
     amcf = ngx_http_get_module_main_conf(r, ngx_http_ai_core_module);
 
-    for (stage = 0; stage < NGX_HTTP_AI_STAGE_SETTLE; stage++) {
-        hook = amcf->hooks[stage].elts;
+    for ( /* void */ ; ctx->stage < NGX_HTTP_AI_STAGE_SETTLE; ctx->stage++) {
+        hooks = &amcf->hooks[ctx->stage];
+        hook = hooks->elts;
 
-        for (i = 0; i < amcf->hooks[stage].nelts; i++) {
-            rc = hook[i](r, ctx);
+        for ( /* void */ ; ctx->hook < hooks->nelts; ctx->hook++) {
+            rc = hook[ctx->hook](r, ctx);
 
-            if (rc != NGX_OK && rc != NGX_DECLINED) {
-                return (rc == NGX_ERROR) ? NGX_HTTP_INTERNAL_SERVER_ERROR : rc;
+            if (rc == NGX_AGAIN) {
+                ctx->waiting = 1;
+                return NGX_AGAIN;
             }
+
+            if (rc == NGX_ERROR) {
+                ctx->rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
+                return NGX_DONE;
+            }
+
+            if (rc == NGX_DONE) {
+                return NGX_DONE;
+            }
+        }
+
+        ctx->hook = 0;
+    }
+
+    ctx->ready = 1;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_ai_resume(ngx_http_request_t *r)
+{
+    ngx_int_t           rc;
+    ngx_connection_t   *c;
+    ngx_http_ai_ctx_t  *ctx;
+
+    c = r->connection;
+    ctx = ngx_http_ai_get_ctx(r);
+
+    ngx_http_set_log_request(c->log, r);
+
+    ctx->waiting = 0;
+
+    rc = ngx_http_ai_run_stages(r, ctx);
+
+    if (rc == NGX_AGAIN) {
+        return;
+    }
+
+    if (rc == NGX_DONE) {
+        ngx_http_finalize_request(r, ctx->rc);
+
+    } else {
+        r->write_event_handler = ngx_http_core_run_phases;
+        ngx_http_core_run_phases(r);
+    }
+
+    ngx_http_run_posted_requests(c);
+}
+
+
+ngx_int_t
+ngx_http_ai_permit(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    ngx_http_ai_route_t *route, ngx_http_ai_error_t *err)
+{
+    ngx_int_t                       rc;
+    ngx_uint_t                      i;
+    ngx_http_ai_permit_pt          *permit;
+    ngx_http_ai_core_main_conf_t   *amcf;
+
+    amcf = ngx_http_get_module_main_conf(r, ngx_http_ai_core_module);
+    permit = amcf->permits.elts;
+
+    for (i = 0; i < amcf->permits.nelts; i++) {
+        rc = permit[i](r, ctx, route, err);
+
+        if (rc != NGX_OK) {
+            return rc;
         }
     }
 
@@ -848,7 +926,7 @@ ngx_http_ai_run_stages(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
 
 static ngx_int_t
-ngx_http_ai_refuse(ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err,
+ngx_http_ai_fault(ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err,
     const char *param, const char *fmt, ...)
 {
     u_char   buf[NGX_MAX_ERROR_STR], *p;

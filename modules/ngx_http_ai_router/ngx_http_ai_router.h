@@ -339,10 +339,16 @@ ngx_int_t ngx_http_ai_model_init(ngx_conf_t *cf,
 ngx_http_ai_model_t *ngx_http_ai_model_find(
     ngx_http_ai_router_main_conf_t *amcf, ngx_str_t *name);
 
-/* up to 3 configured names that resemble "name", as ", did you mean "a" or
- * "b"?" text in the pool; empty when none does */
-ngx_int_t ngx_http_ai_model_near(ngx_pool_t *pool,
-    ngx_http_ai_router_main_conf_t *amcf, ngx_str_t *name, ngx_str_t *text);
+/* may the caller use the model, by one of its targets at least? */
+ngx_uint_t ngx_http_ai_model_permitted(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx, ngx_http_ai_router_main_conf_t *amcf,
+    ngx_http_ai_model_t *model);
+
+/* up to 3 names that resemble "name" and that the caller may use, as
+ * ", did you mean "a" or "b"?" text in the pool; empty when none does */
+ngx_int_t ngx_http_ai_model_near(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx, ngx_http_ai_router_main_conf_t *amcf,
+    ngx_str_t *name, ngx_str_t *text);
 
 /*
  * ngx_http_ai_router_peer.c: connections to the endpoint of one provider:
@@ -405,6 +411,10 @@ void ngx_http_ai_health_leave(ngx_http_ai_health_t *h);
 /* ngx_http_ai_router_exec.c: the content handler and the attempts' engine */
 
 ngx_int_t ngx_http_ai_router_handler(ngx_http_request_t *r);
+
+/* hook: the plan of a request, or its refusal */
+ngx_int_t ngx_http_ai_router_resolve(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx);
 
 /* usage, its state and the cost into the ctx, before the request is logged */
 ngx_int_t ngx_http_ai_router_settle(ngx_http_request_t *r,

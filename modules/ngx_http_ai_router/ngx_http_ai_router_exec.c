@@ -45,59 +45,39 @@ static ngx_event_t               ngx_http_ai_young_timer;
 static ngx_http_ai_timer_data_t  ngx_http_ai_young_data;
 
 
+/* who may be asked for it; in a location without ai_pass nothing is */
+
 ngx_int_t
-ngx_http_ai_router_handler(ngx_http_request_t *r)
+ngx_http_ai_router_resolve(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
     ngx_int_t                        rc;
-    ngx_http_ai_ctx_t               *ctx;
-    ngx_http_cleanup_t              *cln;
     ngx_http_ai_exec_t              *x;
-    ngx_http_ai_attempt_t           *a;
     ngx_http_ai_router_loc_conf_t   *arlcf;
     ngx_http_ai_router_main_conf_t  *amcf;
 
-    if (r != r->main) {
-        a = ngx_http_get_module_ctx(r, ngx_http_ai_router_module);
-
-        if (a == NULL) {
-            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "ai router: a location of the gateway does not "
-                          "serve subrequests");
-            return NGX_HTTP_FORBIDDEN;
-        }
-
-        return ngx_http_ai_upstream_start(a);
-    }
-
-    amcf = ngx_http_get_module_main_conf(r, ngx_http_ai_router_module);
     arlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_router_module);
 
-    ctx = amcf->api->get_ctx(r);
-
-    if (ctx == NULL || !ctx->ready || ctx->router) {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "ai router: the request was not prepared");
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    if ((ctx->op == NGX_HTTP_AI_OP_MODELS || ctx->op == NGX_HTTP_AI_OP_MODEL)
-        && arlcf->pass != NGX_HTTP_AI_PASS_PROVIDER)
-    {
-        return ngx_http_ai_models_answer(r, ctx, amcf);
+    if (arlcf->pass == NGX_HTTP_AI_PASS_NONE) {
+        return NGX_DECLINED;
     }
 
     if (ctx->op == NGX_HTTP_AI_OP_MODELS || ctx->op == NGX_HTTP_AI_OP_MODEL) {
 
-        if (arlcf->provider->is_static) {
-            return ngx_http_ai_models_answer(r, ctx, amcf);
+        if (arlcf->pass != NGX_HTTP_AI_PASS_PROVIDER
+            || arlcf->provider->is_static)
+        {
+            /* answered from the configuration */
+            return NGX_OK;
         }
 
         ctx->op = NGX_HTTP_AI_OP_PASS;
     }
 
+    amcf = ngx_http_get_module_main_conf(r, ngx_http_ai_router_module);
+
     x = ngx_pcalloc(r->pool, sizeof(ngx_http_ai_exec_t));
     if (x == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_ERROR;
     }
 
     /*
@@ -120,17 +100,63 @@ ngx_http_ai_router_handler(ngx_http_request_t *r)
     x->timer_data.fd = (ngx_socket_t) -1;
 
     ctx->router = x;
-    ngx_http_set_ctx(r, x, ngx_http_ai_router_module);
 
     rc = ngx_http_ai_plan(x, arlcf);
 
     if (rc == NGX_DECLINED) {
-        return x->api->send_error(r, ctx, &x->error, -1, x->error_same);
+        ctx->rc = x->api->send_error(r, ctx, &x->error, -1, x->error_same);
+        return NGX_DONE;
     }
 
-    if (rc != NGX_OK) {
+    return rc;
+}
+
+
+ngx_int_t
+ngx_http_ai_router_handler(ngx_http_request_t *r)
+{
+    ngx_http_ai_ctx_t               *ctx;
+    ngx_http_cleanup_t              *cln;
+    ngx_http_ai_exec_t              *x;
+    ngx_http_ai_attempt_t           *a;
+    ngx_http_ai_router_main_conf_t  *amcf;
+
+    if (r != r->main) {
+        a = ngx_http_get_module_ctx(r, ngx_http_ai_router_module);
+
+        if (a == NULL) {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "ai router: a location of the gateway does not "
+                          "serve subrequests");
+            return NGX_HTTP_FORBIDDEN;
+        }
+
+        return ngx_http_ai_upstream_start(a);
+    }
+
+    amcf = ngx_http_get_module_main_conf(r, ngx_http_ai_router_module);
+
+    ctx = amcf->api->get_ctx(r);
+
+    if (ctx == NULL || !ctx->ready || ctx->routed) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "ai router: the request was not prepared");
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
+
+    ctx->routed = 1;
+
+    if (ctx->op == NGX_HTTP_AI_OP_MODELS || ctx->op == NGX_HTTP_AI_OP_MODEL) {
+        return ngx_http_ai_models_answer(r, ctx, amcf);
+    }
+
+    x = ctx->router;
+
+    if (x == NULL || x->request != r) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_http_set_ctx(r, x, ngx_http_ai_router_module);
 
     if (ctx->op == NGX_HTTP_AI_OP_COUNT_TOKENS
         && (x->candidates[0].target->provider->is_static

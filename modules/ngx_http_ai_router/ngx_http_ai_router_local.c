@@ -476,7 +476,7 @@ ngx_http_ai_models_answer(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_out_t      out;
     ngx_http_ai_error_t    err;
     ngx_http_ai_alias_t   *alias;
-    ngx_http_ai_model_t  **model;
+    ngx_http_ai_model_t   *known, **model;
 
     if (ngx_http_ai_out_init(&out, r->pool, 1024) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -497,11 +497,16 @@ ngx_http_ai_models_answer(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
             ctx->request_model = ctx->op_model;
         }
 
-        if (ngx_http_ai_model_find(amcf, &ctx->op_model) == NULL) {
+        known = ngx_http_ai_model_find(amcf, &ctx->op_model);
+
+        if (known == NULL
+            || !ngx_http_ai_model_permitted(r, ctx, amcf, known))
+        {
+            /* what the caller may not use does not exist for it */
 
             ngx_memzero(&err, sizeof(ngx_http_ai_error_t));
 
-            if (ngx_http_ai_model_near(r->pool, amcf, &ctx->op_model, &near)
+            if (ngx_http_ai_model_near(r, ctx, amcf, &ctx->op_model, &near)
                 != NGX_OK)
             {
                 return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -537,13 +542,17 @@ ngx_http_ai_models_answer(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     model = amcf->models.elts;
 
     for (i = 0; i < amcf->models.nelts; i++) {
-        names[n++] = model[i]->name;
+        if (ngx_http_ai_model_permitted(r, ctx, amcf, model[i])) {
+            names[n++] = model[i]->name;
+        }
     }
 
     alias = amcf->aliases.elts;
 
     for (i = 0; i < amcf->aliases.nelts; i++) {
-        names[n++] = alias[i].name;
+        if (ngx_http_ai_model_permitted(r, ctx, amcf, alias[i].model)) {
+            names[n++] = alias[i].name;
+        }
     }
 
     ctx->dialect->encode_models(&out, names, n, amcf->started, 0);

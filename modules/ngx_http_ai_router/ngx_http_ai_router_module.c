@@ -123,9 +123,12 @@ ngx_http_ai_router_postconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
-    if (amcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_SETTLE,
-                            ngx_http_ai_router_settle)
-        != NGX_OK)
+    if (amcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_RESOLVE,
+                            ngx_http_ai_router_resolve)
+        != NGX_OK
+        || amcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_SETTLE,
+                               ngx_http_ai_router_settle)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }

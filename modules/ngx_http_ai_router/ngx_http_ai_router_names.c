@@ -351,15 +351,15 @@ ngx_http_ai_model_find(ngx_http_ai_router_main_conf_t *amcf, ngx_str_t *name)
 
 
 ngx_int_t
-ngx_http_ai_model_near(ngx_pool_t *pool, ngx_http_ai_router_main_conf_t *amcf,
-    ngx_str_t *name, ngx_str_t *text)
+ngx_http_ai_model_near(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    ngx_http_ai_router_main_conf_t *amcf, ngx_str_t *name, ngx_str_t *text)
 {
     u_char                *p;
     size_t                 len;
     ngx_str_t             *other, *found[NGX_HTTP_AI_NEAR_NAMES];
     ngx_uint_t             i, k, n, nfound, score,
                            scores[NGX_HTTP_AI_NEAR_NAMES];
-    ngx_http_ai_model_t  **m;
+    ngx_http_ai_model_t   *model, **m;
     ngx_http_ai_alias_t   *alias;
 
     ngx_str_null(text);
@@ -373,12 +373,21 @@ ngx_http_ai_model_near(ngx_pool_t *pool, ngx_http_ai_router_main_conf_t *amcf,
     nfound = 0;
 
     for (i = 0; i < n; i++) {
-        other = (i < amcf->models.nelts) ? &m[i]->name
-                                      : &alias[i - amcf->models.nelts].name;
+
+        if (i < amcf->models.nelts) {
+            model = m[i];
+            other = &model->name;
+
+        } else {
+            model = alias[i - amcf->models.nelts].model;
+            other = &alias[i - amcf->models.nelts].name;
+        }
 
         score = ngx_http_ai_near_score(name, other);
 
-        if (score == NGX_MAX_UINT32_VALUE) {
+        if (score == NGX_MAX_UINT32_VALUE
+            || !ngx_http_ai_model_permitted(r, ctx, amcf, model))
+        {
             continue;
         }
 
@@ -406,7 +415,7 @@ ngx_http_ai_model_near(ngx_pool_t *pool, ngx_http_ai_router_main_conf_t *amcf,
         len += sizeof(" or \"\"") - 1 + found[k]->len;
     }
 
-    p = ngx_pnalloc(pool, len);
+    p = ngx_pnalloc(r->pool, len);
     if (p == NULL) {
         return NGX_ERROR;
     }
@@ -426,6 +435,44 @@ ngx_http_ai_model_near(ngx_pool_t *pool, ngx_http_ai_router_main_conf_t *amcf,
     text->len = p - text->data;
 
     return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_http_ai_model_permitted(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    ngx_http_ai_router_main_conf_t *amcf, ngx_http_ai_model_t *model)
+{
+    ngx_uint_t             i, k;
+    ngx_array_t           *targets[2];
+    ngx_http_ai_route_t    route;
+    ngx_http_ai_target_t  *target;
+
+    route.model = model->name;
+    ngx_str_null(&route.provider);
+    ngx_str_null(&route.upstream);
+
+    if (amcf->api->permit(r, ctx, &route, NULL) != NGX_OK) {
+        return 0;
+    }
+
+    targets[0] = &model->targets;
+    targets[1] = &model->fallbacks;
+
+    for (k = 0; k < 2; k++) {
+        target = targets[k]->elts;
+
+        for (i = 0; i < targets[k]->nelts; i++) {
+            route.provider = target[i].provider->name;
+            route.upstream = target[i].model.len ? target[i].model
+                                                 : model->name;
+
+            if (amcf->api->permit(r, ctx, &route, NULL) == NGX_OK) {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
 }
 
 

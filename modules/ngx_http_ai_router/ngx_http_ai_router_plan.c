@@ -26,6 +26,8 @@ static ngx_int_t ngx_http_ai_plan_provider(ngx_http_ai_exec_t *x,
     ngx_str_t *model);
 static ngx_int_t ngx_http_ai_plan_add(ngx_http_ai_exec_t *x,
     ngx_array_t *targets, ngx_uint_t *unsupported);
+static ngx_int_t ngx_http_ai_plan_permit(ngx_http_ai_exec_t *x,
+    ngx_http_ai_target_t *target);
 static void ngx_http_ai_plan_shuffle(ngx_http_ai_exec_t *x, ngx_uint_t from);
 static ngx_uint_t ngx_http_ai_plan_mask(ngx_http_ai_err_e class);
 static ngx_uint_t ngx_http_ai_plan_other_key(ngx_http_ai_attempt_t *a);
@@ -110,8 +112,6 @@ ngx_http_ai_plan(ngx_http_ai_exec_t *x, ngx_http_ai_router_loc_conf_t *arlcf)
         return rc;
     }
 
-    ctx->model = x->model->name.len ? x->model->name : ctx->request_model;
-
     if (arlcf->fallbacks) {
         unsupported = 0;
 
@@ -124,6 +124,11 @@ ngx_http_ai_plan(ngx_http_ai_exec_t *x, ngx_http_ai_router_loc_conf_t *arlcf)
 
     if (x->ncandidates) {
         return NGX_OK;
+    }
+
+    if (x->error.class != NGX_HTTP_AI_ERR_NONE) {
+        /* those that there are are not for the caller */
+        return NGX_DECLINED;
     }
 
     if (x->unsupported) {
@@ -197,7 +202,7 @@ ngx_http_ai_plan_model(ngx_http_ai_exec_t *x,
             }
         }
 
-        if (ngx_http_ai_model_near(x->request->pool, amcf, name, &near)
+        if (ngx_http_ai_model_near(x->request, x->ctx, amcf, name, &near)
             != NGX_OK)
         {
             return NGX_ERROR;
@@ -208,6 +213,14 @@ ngx_http_ai_plan_model(ngx_http_ai_exec_t *x,
                                      name, &near);
         ngx_str_set(&x->error.param, "model");
 
+        return rc;
+    }
+
+    x->ctx->model = x->model->name;
+
+    rc = ngx_http_ai_plan_permit(x, NULL);
+
+    if (rc != NGX_OK) {
         return rc;
     }
 
@@ -238,11 +251,19 @@ ngx_http_ai_plan_provider(ngx_http_ai_exec_t *x,
     ngx_http_ai_router_main_conf_t *amcf, ngx_http_ai_provider_t *provider,
     ngx_str_t *model)
 {
+    ngx_int_t              rc;
     ngx_array_t            targets;
     ngx_uint_t             unsupported;
     ngx_http_ai_target_t  *target;
 
     x->model = amcf->defaults;
+    x->ctx->model = x->ctx->request_model;
+
+    rc = ngx_http_ai_plan_permit(x, NULL);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
 
     target = ngx_pcalloc(x->request->pool, sizeof(ngx_http_ai_target_t));
     if (target == NULL) {
@@ -284,6 +305,7 @@ static ngx_int_t
 ngx_http_ai_plan_add(ngx_http_ai_exec_t *x, ngx_array_t *targets,
     ngx_uint_t *unsupported)
 {
+    ngx_int_t                 rc;
     ngx_str_t                 value;
     ngx_uint_t                i;
     ngx_http_ai_op_e          op;
@@ -345,10 +367,45 @@ ngx_http_ai_plan_add(ngx_http_ai_exec_t *x, ngx_array_t *targets,
             continue;
         }
 
-        x->candidates[x->ncandidates++].target = &target[i];
+        rc = ngx_http_ai_plan_permit(x, &target[i]);
+
+        if (rc == NGX_ERROR) {
+            return NGX_ERROR;
+        }
+
+        if (rc == NGX_OK) {
+            x->candidates[x->ncandidates++].target = &target[i];
+        }
+    }
+
+    if (x->ncandidates) {
+        ngx_memzero(&x->error, sizeof(ngx_http_ai_error_t));
     }
 
     return NGX_OK;
+}
+
+
+/* the model as such, or one of its targets; NGX_DECLINED: x->error says why
+ * not */
+
+static ngx_int_t
+ngx_http_ai_plan_permit(ngx_http_ai_exec_t *x, ngx_http_ai_target_t *target)
+{
+    ngx_http_ai_route_t  route;
+
+    route.model = x->ctx->model;
+
+    if (target) {
+        route.provider = target->provider->name;
+        route.upstream = target->model.len ? target->model
+                                           : x->ctx->request_model;
+    } else {
+        ngx_str_null(&route.provider);
+        ngx_str_null(&route.upstream);
+    }
+
+    return x->api->permit(x->request, x->ctx, &route, &x->error);
 }
 
 
@@ -584,12 +641,8 @@ ngx_http_ai_plan_next(ngx_http_ai_exec_t *x, ngx_http_ai_attempt_t *a,
         return NGX_HTTP_AI_NEXT_WAIT;
     }
 
-    if (x->committed || mask == 0) {
-        return mask ? ngx_http_ai_plan_other(x, mask, candidate, wait)
-                    : NGX_HTTP_AI_NEXT_NONE;
-    }
-
-    return ngx_http_ai_plan_other(x, mask, candidate, wait);
+    return mask ? ngx_http_ai_plan_other(x, mask, candidate, wait)
+                : NGX_HTTP_AI_NEXT_NONE;
 }
 
 
