@@ -28,6 +28,8 @@
 #include "ngx_http_ai_pivot.h"
 #include "ngx_http_ai_patch.h"
 #include "ngx_http_ai_dialect.h"
+#include "ngx_http_ai_data.h"
+#include "ngx_http_ai_fetch.h"
 
 
 /* changes with any change of what is below */
@@ -232,6 +234,26 @@ typedef struct {
 
     /* the gateway's own headers into r->headers_out before they are sent */
     ngx_int_t  (*add_headers)(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx);
+
+    /* live data, see ngx_http_ai_data.h */
+    ngx_http_ai_data_t  *(*data_register)(ngx_conf_t *cf,
+                             ngx_http_ai_data_def_t *def);
+    ngx_int_t  (*data_add)(ngx_http_ai_data_load_t *load, ngx_str_t *blob,
+                   ngx_str_t *keys, ngx_uint_t nkeys, ngx_uint_t *dup);
+    ngx_int_t  (*data_find)(ngx_http_ai_data_t *data, ngx_str_t *key,
+                   ngx_pool_t *pool, ngx_str_t *blob);
+    uint64_t  (*data_generation)(ngx_http_ai_data_t *data);
+    uint64_t  (*data_flags)(ngx_http_ai_data_t *data);
+    ngx_int_t  (*data_walk)(ngx_http_ai_data_t *data, ngx_pool_t *pool,
+                   ngx_int_t (*handler)(void *ctx, ngx_str_t *blob),
+                   void *ctx);
+
+    /* background requests, see ngx_http_ai_fetch.h */
+    ngx_http_ai_fetcher_t  *(*fetcher_create)(ngx_conf_t *cf,
+                                ngx_http_ai_fetch_conf_t *conf);
+    ngx_int_t  (*fetch)(ngx_http_ai_fetcher_t *fetcher, ngx_str_t *url,
+                   ngx_http_ai_fetch_t *f);
+    ngx_resolver_t  *(*resolver)(ngx_conf_t *cf, ngx_msec_t *timeout);
 } ngx_http_ai_api_t;
 
 
