@@ -12,6 +12,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_ai_core.h"
+#include "ngx_http_ai_near.h"
 
 
 #define NGX_HTTP_AI_MODEL_NAME_MAX  256
@@ -139,14 +140,6 @@ typedef struct {
     ngx_str_t                  value;         /* json */
     unsigned                   force:1;
 } ngx_http_ai_param_t;
-
-
-typedef struct {                              /* pico-dollars per token, -1 */
-    int64_t                    in;
-    int64_t                    out;
-    int64_t                    cached;
-    int64_t                    cache_write;
-} ngx_http_ai_price_t;
 
 
 typedef enum {
@@ -278,16 +271,6 @@ ngx_uint_t ngx_http_ai_conf_name(ngx_str_t *text, size_t max);
 /* "100", "128k", "5m": decimal; NGX_ERROR */
 ngx_int_t ngx_http_ai_conf_count(ngx_str_t *text);
 
-/* best match of a list of names, or NULL */
-ngx_str_t *ngx_http_ai_near(ngx_str_t *name, ngx_str_t *names, ngx_uint_t n);
-
-/* the same as ", did you mean "x"?"; empty when there is none */
-ngx_str_t ngx_http_ai_near_text(ngx_pool_t *pool, ngx_str_t *name,
-    ngx_str_t *names, ngx_uint_t n);
-
-/* likeness, less is closer; NGX_MAX_UINT32_VALUE: none */
-ngx_uint_t ngx_http_ai_near_score(ngx_str_t *name, ngx_str_t *other);
-
 
 /* ngx_http_ai_router_provider.c: "ai_provider name { ... }" */
 
@@ -417,7 +400,7 @@ ngx_int_t ngx_http_ai_router_resolve(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
 /* usage, its state and the cost into the ctx, before the request is logged */
-ngx_int_t ngx_http_ai_router_settle(ngx_http_request_t *r,
+ngx_int_t ngx_http_ai_router_meter(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
 

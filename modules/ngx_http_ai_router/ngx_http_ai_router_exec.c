@@ -108,6 +108,10 @@ ngx_http_ai_router_resolve(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         return NGX_DONE;
     }
 
+    if (rc == NGX_OK) {
+        ngx_http_ai_router_foretell(x);
+    }
+
     return rc;
 }
 

@@ -101,6 +101,8 @@ struct ngx_http_ai_attempt_s {
     ngx_http_ai_usage_t        usage;
     ngx_http_ai_finish_e       finish;
     uint64_t                   counted;       /* 1/100 token of output */
+    uint64_t                   counted_last;  /* ... that is delivered */
+    uint64_t                   choices;       /* bits of those not finished */
     ngx_http_ai_out_t          recorded;      /* text, for a recovery */
     ngx_http_ai_out_t          scratch;
     size_t                     matched;       /* bytes of the delivered text
@@ -134,6 +136,7 @@ struct ngx_http_ai_attempt_s {
     unsigned                   counting:1;    /* output is counted */
     unsigned                   queued:1;      /* in the queue of the young */
     unsigned                   gzip:1;
+    unsigned                   cut:1;         /* ended by an observer */
     unsigned                   local_error:1; /* made here, not the provider's
                                                  words */
 };
@@ -166,6 +169,9 @@ struct ngx_http_ai_exec_s {
     ngx_http_ai_encoder_t     *enc;           /* kept over recovery */
     ngx_http_ai_out_t          enc_out;
     ngx_http_ai_out_t         *delivered;     /* its text, unescaped */
+
+    uint64_t                   counted;       /* output of attempts before
+                                                 the winner */
 
     ngx_msec_t                 drain_end;
     off_t                      drain_left;
@@ -217,8 +223,21 @@ void ngx_http_ai_exec_read(ngx_http_request_t *r);
 
 /* ngx_http_ai_router_usage.c */
 
-/* tokens of the request's text; 0 when it cannot be told */
-int64_t ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx);
+/* what limits need to know of the plan, into the ctx */
+void ngx_http_ai_router_foretell(ngx_http_ai_exec_t *x);
+
+
+/* ngx_http_ai_router_cut.c */
+
+/* follows a watched stream; NGX_ABORT: the event is not to be relayed */
+ngx_int_t ngx_http_ai_answer_watch(ngx_http_ai_attempt_t *a,
+    ngx_http_ai_event_t *ev);
+
+/* output of the attempts before this one, when it goes on with theirs */
+void ngx_http_ai_answer_counted(ngx_http_ai_attempt_t *a);
+
+/* ends a stream of which the observers want no more */
+ngx_int_t ngx_http_ai_answer_cut(ngx_http_ai_attempt_t *a);
 
 
 /* ngx_http_ai_router_plan.c */
@@ -272,6 +291,9 @@ ngx_int_t ngx_http_ai_answer_end(ngx_http_ai_attempt_t *a);
 /* a stream that has told how it finished: it lacks only what ends a stream,
  * and perhaps the usage */
 ngx_uint_t ngx_http_ai_answer_whole(ngx_http_ai_attempt_t *a);
+
+/* commits a stream with what was held before its first token */
+ngx_int_t ngx_http_ai_answer_commit_stream(ngx_http_ai_attempt_t *a);
 
 /* sends what the batch has made; after each read */
 ngx_int_t ngx_http_ai_answer_flush(ngx_http_ai_attempt_t *a);

@@ -126,8 +126,8 @@ ngx_http_ai_router_postconfiguration(ngx_conf_t *cf)
     if (amcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_RESOLVE,
                             ngx_http_ai_router_resolve)
         != NGX_OK
-        || amcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_SETTLE,
-                               ngx_http_ai_router_settle)
+        || amcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_METER,
+                               ngx_http_ai_router_meter)
            != NGX_OK)
     {
         return NGX_ERROR;

@@ -11,7 +11,7 @@
 
 
 ngx_int_t
-ngx_http_ai_router_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
+ngx_http_ai_router_meter(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
     int64_t                 input, cost;
     ngx_uint_t              i;
@@ -48,7 +48,7 @@ ngx_http_ai_router_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
             continue;
         }
 
-        if (u->out >= 0 && a->complete) {
+        if (u->out >= 0 && a->complete && !a->cut) {
 
             if (ctx->usage_state == NGX_HTTP_AI_USAGE_NONE) {
                 ctx->usage_state = NGX_HTTP_AI_USAGE_PROVIDER;
@@ -78,7 +78,7 @@ ngx_http_ai_router_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         }
 
         if (u->in_fresh < 0) {
-            input = ngx_http_ai_input_estimate(ctx);
+            input = x->api->input_estimate(ctx);
             u->in_fresh = input;
         }
 
@@ -101,12 +101,7 @@ ngx_http_ai_router_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         ctx->finish = x->winner->finish;
     }
 
-    if (x->model == NULL) {
-        /* none was found for the request */
-        return NGX_OK;
-    }
-
-    price = &x->model->price;
+    price = &ctx->price;
 
     /* an answer made here costs nothing */
 
@@ -140,62 +135,36 @@ ngx_http_ai_router_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 }
 
 
-int64_t
-ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx)
+void
+ngx_http_ai_router_foretell(ngx_http_ai_exec_t *x)
 {
-    uint64_t                  sum;
-    ngx_uint_t                i;
-    ngx_http_ai_json_t       *j;
-    ngx_http_ai_error_t       err;
-    ngx_http_ai_json_node_t  *node;
+    ngx_uint_t               i, made;
+    ngx_http_ai_ctx_t       *ctx;
+    ngx_http_ai_provider_t  *provider;
 
-    if (!ctx->parsed) {
-        return 0;
+    ctx = x->ctx;
+    ctx->price = x->model->price;
+    ctx->price_version = 0;
+
+    made = 1;
+
+    for (i = 0; i < x->ncandidates; i++) {
+        provider = x->candidates[i].target->provider;
+
+        if (!provider->is_static) {
+            made = 0;
+        }
+
+        ctx->patience = ngx_max(ctx->patience,
+                                ngx_max(provider->first, provider->idle));
     }
 
-    ngx_memzero(&err, sizeof(ngx_http_ai_error_t));
-
-    j = &ctx->json;
-
-    if (!ctx->whole) {
-        j->shallow = 0;
-
-        if (ngx_http_ai_json_parse(j, ctx->body.data, ctx->body.len)
-            != NGX_OK)
-        {
-            return (int64_t) ctx->body.len / 4;
-        }
-
-        ctx->whole = 1;
-        ctx->model_node = ngx_http_ai_json_member(j, 0, "model");
+    if (x->ncandidates) {
+        ctx->max_output = x->candidates[0].target->provider->max_output;
     }
 
-    sum = 0;
-
-    for (i = 0; i < j->nnodes; i++) {
-        node = &j->nodes[i];
-
-        if (node->type == NGX_HTTP_AI_JSON_OBJECT) {
-            /* a message or part has an overhead of its own */
-            sum += 200;
-            continue;
-        }
-
-        if (node->type != NGX_HTTP_AI_JSON_STRING || node->key) {
-            continue;
-        }
-
-        if (node->len > 512
-            && ngx_strlchr(node->start, node->start + 512, ' ') == NULL
-            && ngx_strlchr(node->start, node->start + 512, '\\') == NULL)
-        {
-            /* base64: an image or a file, about one tile of it */
-            sum += 8500;
-            continue;
-        }
-
-        sum += ngx_http_ai_tokens_raw(node->start, node->len);
+    if (made) {
+        /* an answer made here costs nothing */
+        ngx_memzero(&ctx->price, sizeof(ngx_http_ai_price_t));
     }
-
-    return ngx_http_ai_tokens_round(sum);
 }
