@@ -13,17 +13,22 @@
  *
  * Invariant: for each key and meter, what was admitted and is held, plus what
  * was used, never exceeds the limit given with a reservation at its moment
- * (an overrun that "finish" allows is debt, counted by a settle).
+ * (an overrun that "finish" allows is debt, counted by a settle).  Rates are
+ * charged when reserved, and what was charged comes back with time whether
+ * its request is still running or not.
  *
  * Crash safety: the block holds fixed arrays linked by index.  Each change is
- * made under the caller's lock with the old values kept in an undo record
- * before it; whoever takes the lock after a process died inside undoes the
- * change and rebuilds the links.  A hold of a dead process is found by its
- * owner and charged once (ngx_http_ai_limit_reap()).
+ * made under the caller's lock with the old values, of links as well, kept in
+ * an undo record before it; whoever takes the lock after a process died inside
+ * undoes the change.  A hold of a dead process is found by its owner and
+ * charged once (ngx_http_ai_limit_reap()).
  *
  * Amounts are int64_t: requests and tokens in units, money in nano-dollars.
  * Times are int64_t milliseconds of the wall clock, and given by the caller;
- * time that goes backwards refills nothing and resets no window.
+ * time that goes backwards refills nothing and resets no window.  When the
+ * clock has been more than a minute behind for two seconds, rates go on from
+ * there; deadlines move with a clock that jumps by more than a minute between
+ * two calls of ngx_http_ai_limit_reap().
  */
 
 
@@ -56,7 +61,9 @@ typedef struct {
     int64_t                    limit;     /* < 0: no such limit.  Per period
                                              for rates */
     int64_t                    period;    /* ms, rates */
-    int64_t                    burst;     /* most at once, rates; 0: limit */
+    int64_t                    burst;     /* most at once, rates (that of
+                                             limit_req plus 1); 0: limit, so
+                                             all of a period at once */
     int64_t                    start;     /* window that now is in, ms; */
     int64_t                    end;       /* [start, end) */
 } ngx_http_ai_limit_t;
@@ -71,10 +78,12 @@ typedef struct {
     int64_t                    limit;     /* as given; -1: none */
     int64_t                    used;      /* windows: settled (may exceed the
                                              limit: debt); rates: what is not
-                                             there of the burst, without holds */
-    int64_t                    held;
+                                             there of the burst, but for held */
+    int64_t                    held;      /* rates: as far as it has not come
+                                             back, requests: 0 */
     int64_t                    remaining; /* never below 0 */
-    int64_t                    reset;     /* ms until all of it is there again */
+    int64_t                    reset;     /* ms until all is there again; 1000
+                                             for slots, if one is held */
 } ngx_http_ai_limit_state_t;
 
 
@@ -87,11 +96,17 @@ typedef enum {
 } ngx_http_ai_limit_e;
 
 
+/* no time is long enough: the limit is 0 */
+
+#define NGX_HTTP_AI_LIMIT_NEVER  ((int64_t) 1 << 53)
+
+
 typedef struct {
-    ngx_http_ai_meter_e        meter;     /* that refused first */
+    ngx_http_ai_meter_e        meter;     /* that refuses longest */
     int64_t                    wait;      /* ms: then it is enough, if nobody
                                              else takes it; 1000 when only
-                                             holds are in the way */
+                                             holds are in the way, which is
+                                             never said of rates */
     unsigned                   held:1;    /* holds are in the way, not use */
     ngx_http_ai_limit_state_t  state;     /* of that meter */
 } ngx_http_ai_limit_refusal_t;
@@ -131,7 +146,9 @@ void ngx_http_ai_limit_leave(ngx_http_ai_limit_store_t *st);
  *
  * Takes "amounts" for the key when all meters of limits[] allow it, else
  * takes nothing.  An amount above the whole limit (or burst) is cut down to it
- * when nothing is used and held, so that it is not locked out for ever.
+ * when nothing is used and held, so that it is not locked out for ever, unless
+ * the limit is 0.  An amount of 0 is always allowed.  Meters without limit
+ * count nothing.
  * id: 16 bytes that name the request; the same id again gives the same hold.
  * owner: which process; deadline: ms, after it the hold is charged.
  * Keys without holds and use (or, when the zone is full, the least recently
@@ -142,7 +159,8 @@ ngx_http_ai_limit_e ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_limit_t *limits, ngx_http_ai_amounts_t *amounts,
     ngx_http_ai_hold_t *hold, ngx_http_ai_limit_refusal_t *refusal);
 
-/* more for a running request; REFUSED takes nothing */
+/* more for a running request, or none, only for the deadline, which also a
+ * refusal moves; REFUSED takes nothing */
 ngx_http_ai_limit_e ngx_http_ai_limit_topup(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_hold_t *hold, int64_t now, int64_t deadline,
     ngx_http_ai_limit_t *limits, ngx_http_ai_amounts_t *amounts,
@@ -158,7 +176,8 @@ void ngx_http_ai_limit_seen(ngx_http_ai_limit_store_t *st,
  * 15 minutes as far as there is room).  Money and tokens go to the window in
  * which they were reserved when it still is the current one, else to the
  * current one.  CONCURRENT is always released; REQUESTS is not given back
- * unless amounts->v[REQUESTS] is 0.
+ * unless actual->v[REQUESTS] is 0.  What is given back to a rate is at most
+ * what had not yet come back by itself.
  */
 ngx_http_ai_limit_e ngx_http_ai_limit_settle(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_hold_t *hold, u_char *id, int64_t now,
@@ -181,15 +200,17 @@ void ngx_http_ai_limit_peek(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 ngx_uint_t ngx_http_ai_limit_reset(ngx_http_ai_limit_store_t *st,
     ngx_str_t *key);
 
-/* iteration for views and snapshots: *pos starts with 0; 0 at the end */
+/* iteration for views: *pos starts with 0; 0 at the end.  The key's bytes are
+ * those of the block; limits are those last given, -1 if none was */
 ngx_uint_t ngx_http_ai_limit_next(ngx_http_ai_limit_store_t *st,
     ngx_uint_t *pos, ngx_str_t *key, int64_t now,
     ngx_http_ai_limit_state_t *states, ngx_uint_t *holds);
 
 /*
  * Use of windows (not holds, not rates) as a versioned byte string with a
- * checksum, and back: restore() adds to an empty store; NGX_DECLINED: not a
- * whole snapshot.
+ * checksum, and back: restore() adds to an empty store, as much as there is
+ * room for, the newest keys first; NGX_DECLINED: not a whole snapshot, and
+ * nothing was added.  snapshot() returns the length, 0: "size" is too small.
  */
 size_t ngx_http_ai_limit_snapshot_size(ngx_http_ai_limit_store_t *st);
 size_t ngx_http_ai_limit_snapshot(ngx_http_ai_limit_store_t *st, u_char *buf,
@@ -206,7 +227,7 @@ typedef struct {
     uint64_t                   refused;
     uint64_t                   settled;
     uint64_t                   expired;   /* charged by the reaper */
-    uint64_t                   repaired;  /* undone changes of dead processes */
+    uint64_t                   repaired;  /* undone, of dead processes */
     uint64_t                   evicted;
     uint64_t                   keys;
     uint64_t                   holds;
