@@ -11,11 +11,11 @@
  *
  * A dataset ("keys") is read from <directory>/<name>.json or <name>.jsonl: a
  * sequence of JSON objects (JSON Lines), an array of them, or an object with
- * the only member "<name>" that is such an array.  One worker watches the files (inode, size,
- * mtime behind symbolic links), reads a changed one in slices of at most 2 ms
- * into the spare half of the dataset's shared zone, and flips one atomic
- * number when every record was good; a bad record leaves the last good
- * generation in force.  Another worker takes over when that one dies.  The
+ * the only member "<name>" that is such an array.  One worker watches the
+ * files (inode, size, mtime behind symbolic links), reads a changed one in
+ * slices of at most 2 ms into the spare half of the dataset's shared zone, and
+ * flips one atomic number when every record was good; a bad record leaves the
+ * last good generation in force.  Another worker takes over when that one dies.  The
  * first generation is loaded by the master when it reads the configuration, so
  * that "nginx -t" checks the files.
  *
@@ -52,8 +52,8 @@ typedef struct {
      * One record: j is its whole tree.  It adds what it wants to find by
      * ngx_http_ai_data_add().  NGX_OK; NGX_DECLINED: the record is bad,
      * *error says why (in j->pool or static), name is what to call the record
-     * by ("k_123") when it is known; NGX_ERROR: no memory.  j->pool lives until the
-     * record is done.  Must not keep anything between calls but what the
+     * by ("k_123") when it is known; NGX_ERROR: no memory.  j->pool lives
+     * until the record is done.  Must not keep anything between calls but what the
      * load's "state" points to.
      */
     ngx_int_t                (*record)(ngx_http_ai_data_load_t *load,

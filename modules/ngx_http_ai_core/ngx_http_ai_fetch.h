@@ -64,9 +64,8 @@ ngx_http_ai_fetcher_t *ngx_http_ai_fetcher_create(ngx_conf_t *cf,
 /*
  * Starts an exchange in a worker (f is copied).  NGX_OK: the handler will be
  * called, never from inside this call; NGX_ERROR: it will not.
- * fetcher == NULL is not allowed.  url, when not NULL, replaces the
- * configured one (same TLS settings): for a key set that discovery names; it must be
- * https when the configured one is.
+ * url, when not NULL, replaces the configured one (same TLS settings), for a
+ * key set that discovery names; it must be https when the configured one is.
  */
 ngx_int_t ngx_http_ai_fetch(ngx_http_ai_fetcher_t *fetcher, ngx_str_t *url,
     ngx_http_ai_fetch_t *f);
