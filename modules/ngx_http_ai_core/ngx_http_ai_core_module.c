@@ -34,6 +34,7 @@ static void *ngx_http_ai_core_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_ai_core_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static ngx_int_t ngx_http_ai_core_init_process(ngx_cycle_t *cycle);
+static void ngx_http_ai_core_exit_process(ngx_cycle_t *cycle);
 static char *ngx_http_ai_core_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_ai_core_memory_retain(ngx_conf_t *cf,
@@ -150,7 +151,7 @@ ngx_module_t  ngx_http_ai_core_module = {
     ngx_http_ai_core_init_process,         /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
-    NULL,                                  /* exit process */
+    ngx_http_ai_core_exit_process,         /* exit process */
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
 };
@@ -169,7 +170,24 @@ static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_parse_body,
     ngx_http_ai_send_error,
     ngx_http_ai_refuse,
-    ngx_http_ai_add_headers
+    ngx_http_ai_add_headers,
+
+    NULL,                                  /* data_register */
+    NULL,                                  /* data_add */
+    NULL,                                  /* data_find */
+    NULL,                                  /* data_generation */
+    NULL,                                  /* data_flags */
+    NULL,                                  /* data_walk */
+
+    ngx_http_ai_fetcher_create,
+    ngx_http_ai_fetch,
+    ngx_http_ai_resolver,
+    ngx_http_ai_hosts,
+#if (NGX_HTTP_SSL)
+    ngx_http_ai_tls_trust
+#else
+    NULL
+#endif
 };
 
 
@@ -189,6 +207,12 @@ ngx_http_ai_core_postconfiguration(ngx_conf_t *cf)
 
     amcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_core_module);
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+
+    amcf->configured = 1;
+
+    if (amcf->fetchers) {
+        (void) ngx_http_ai_resolver(cf, &amcf->resolver_timeout);
+    }
 
     h = ngx_array_push(&cmcf->phases[NGX_HTTP_PRECONTENT_PHASE].handlers);
     if (h == NULL) {
@@ -335,11 +359,15 @@ ngx_http_ai_core_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 static ngx_int_t
 ngx_http_ai_core_init_process(ngx_cycle_t *cycle)
 {
-#if defined(__GLIBC__)
     ngx_http_ai_core_main_conf_t  *amcf;
 
     amcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_ai_core_module);
 
+    if (amcf) {
+        ngx_http_ai_fetch_init(amcf);
+    }
+
+#if defined(__GLIBC__)
     if (amcf && amcf->memory_retain) {
 
         /*
@@ -357,6 +385,19 @@ ngx_http_ai_core_init_process(ngx_cycle_t *cycle)
     ngx_http_ai_request_id_seed();
 
     return NGX_OK;
+}
+
+
+static void
+ngx_http_ai_core_exit_process(ngx_cycle_t *cycle)
+{
+    ngx_http_ai_core_main_conf_t  *amcf;
+
+    amcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_ai_core_module);
+
+    if (amcf) {
+        ngx_http_ai_fetch_exit(amcf);
+    }
 }
 
 
