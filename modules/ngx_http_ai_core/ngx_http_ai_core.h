@@ -257,6 +257,9 @@ typedef struct {
     ngx_int_t  (*fetch)(ngx_http_ai_fetcher_t *fetcher, ngx_str_t *url,
                    ngx_http_ai_fetch_t *f);
     ngx_resolver_t  *(*resolver)(ngx_conf_t *cf, ngx_msec_t *timeout);
+    ngx_int_t  (*hosts)(ngx_pool_t *pool, ngx_log_t *log, ngx_str_t *name,
+                   ngx_array_t *addrs);
+    ngx_int_t  (*tls_trust)(ngx_conf_t *cf, ngx_ssl_t *ssl, ngx_str_t *ca);
 } ngx_http_ai_api_t;
 
 

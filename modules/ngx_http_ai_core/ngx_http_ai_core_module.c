@@ -178,6 +178,7 @@ static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_send_error,
     ngx_http_ai_refuse,
     ngx_http_ai_add_headers,
+
     ngx_http_ai_data_register,
     ngx_http_ai_data_add,
     ngx_http_ai_data_find,
@@ -186,9 +187,16 @@ static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_data_walk,
     ngx_http_ai_data_enabled,
     ngx_http_ai_data_status,
-    NULL,                                  /* fetcher_create */
-    NULL,                                  /* fetch */
-    NULL                                   /* resolver */
+
+    ngx_http_ai_fetcher_create,
+    ngx_http_ai_fetch,
+    ngx_http_ai_resolver,
+    ngx_http_ai_hosts,
+#if (NGX_HTTP_SSL)
+    ngx_http_ai_tls_trust
+#else
+    NULL
+#endif
 };
 
 
@@ -212,6 +220,12 @@ ngx_http_ai_core_postconfiguration(ngx_conf_t *cf)
 
     amcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_core_module);
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+
+    amcf->configured = 1;
+
+    if (amcf->fetchers) {
+        (void) ngx_http_ai_resolver(cf, &amcf->resolver_timeout);
+    }
 
     h = ngx_array_push(&cmcf->phases[NGX_HTTP_PRECONTENT_PHASE].handlers);
     if (h == NULL) {
@@ -362,11 +376,15 @@ ngx_http_ai_core_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 static ngx_int_t
 ngx_http_ai_core_init_process(ngx_cycle_t *cycle)
 {
-#if defined(__GLIBC__)
     ngx_http_ai_core_main_conf_t  *amcf;
 
     amcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_ai_core_module);
 
+    if (amcf) {
+        ngx_http_ai_fetch_init(amcf);
+    }
+
+#if defined(__GLIBC__)
     if (amcf && amcf->memory_retain) {
 
         /*
@@ -390,6 +408,14 @@ ngx_http_ai_core_init_process(ngx_cycle_t *cycle)
 static void
 ngx_http_ai_core_exit_process(ngx_cycle_t *cycle)
 {
+    ngx_http_ai_core_main_conf_t  *amcf;
+
+    amcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_ai_core_module);
+
+    if (amcf) {
+        ngx_http_ai_fetch_exit(amcf);
+    }
+
     ngx_http_ai_data_exit_process(cycle);
 }
 
