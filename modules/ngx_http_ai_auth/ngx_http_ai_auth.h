@@ -43,7 +43,8 @@ typedef enum {
     NGX_HTTP_AI_AUTH_PROVIDER,
     NGX_HTTP_AI_AUTH_ENDPOINT,
     NGX_HTTP_AI_AUTH_POLICY,          /* ai_deny */
-    NGX_HTTP_AI_AUTH_UNAVAILABLE      /* keys or key set not at hand: 503 */
+    NGX_HTTP_AI_AUTH_UNAVAILABLE,     /* keys or key set not at hand: 503 */
+    NGX_HTTP_AI_AUTH_CONFLICT         /* two different credentials */
 } ngx_http_ai_auth_reason_e;
 
 
@@ -100,6 +101,10 @@ char *ngx_http_ai_auth_issuer_block(ngx_conf_t *cf, ngx_command_t *cmd,
 ngx_http_ai_auth_issuer_t *ngx_http_ai_auth_issuer_find(
     ngx_http_ai_auth_main_conf_t *aamcf, ngx_str_t *name);
 
+/* names of all of them, for messages; NULL: no memory */
+ngx_str_t *ngx_http_ai_auth_issuer_names(ngx_pool_t *pool,
+    ngx_http_ai_auth_main_conf_t *aamcf, ngx_uint_t *n);
+
 /* in postconfiguration: shared part, fetchers */
 ngx_int_t ngx_http_ai_auth_issuers_init(ngx_conf_t *cf,
     ngx_http_ai_auth_main_conf_t *aamcf);
@@ -135,20 +140,64 @@ ngx_uint_t ngx_http_ai_auth_issuer_is(ngx_http_ai_auth_issuer_t *issuer,
 
 ngx_int_t ngx_http_ai_auth_handler(ngx_http_request_t *r);
 
+/* takes "?key=" out of what nginx logs and passes on */
+ngx_int_t ngx_http_ai_auth_rewrite_handler(ngx_http_request_t *r);
+
+/* decides what had to wait for other modules, and is the second lock for
+ * requests that they have let in */
+ngx_int_t ngx_http_ai_auth_precontent_handler(ngx_http_request_t *r);
+
+/* an answer for a phase handler to return; logs it */
+ngx_int_t ngx_http_ai_auth_refuse(ngx_http_request_t *r,
+    ngx_http_ai_auth_ctx_t *actx);
+
+/* the same without the log and the status: what the client is told */
+ngx_int_t ngx_http_ai_auth_error(ngx_http_request_t *r,
+    ngx_http_ai_auth_ctx_t *actx, ngx_http_ai_error_t *err);
+
 
 /*
  * ngx_http_ai_auth_permit.c: what a principal may call
  */
 
-/* permit of models, providers and endpoints (ngx_http_ai_permit_pt) */
+/* permit of models and providers (ngx_http_ai_permit_pt) */
 ngx_int_t ngx_http_ai_auth_permit(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_http_ai_route_t *route,
     ngx_http_ai_error_t *err);
 
-/* hook of AUTHORIZE: ai_deny, ai_require, endpoints; and the second lock: an
- * enabled location with ai_auth and no principal is refused */
+/* ai_require, and in a location of the gateway the endpoint: all that is
+ * known before the body.  NGX_OK; NGX_DECLINED: actx says what is wrong */
+ngx_int_t ngx_http_ai_auth_check(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx, ngx_http_ai_auth_loc_conf_t *aalcf,
+    ngx_http_ai_auth_ctx_t *actx);
+
+/* ai_deny; as above, with the status, or NGX_ERROR */
+ngx_int_t ngx_http_ai_auth_deny(ngx_http_request_t *r,
+    ngx_http_ai_auth_loc_conf_t *aalcf, ngx_http_ai_auth_ctx_t **actx,
+    ngx_uint_t *status);
+
+/* hook of AUTHORIZE: ai_deny, and the third lock: with ai_auth in force
+ * nobody passes without an identity */
 ngx_int_t ngx_http_ai_auth_authorize(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
+
+/* did the router refuse the request by our permit? */
+ngx_uint_t ngx_http_ai_auth_denied(ngx_http_request_t *r,
+    ngx_http_ai_auth_ctx_t *actx);
+
+/* "*" is any run of characters */
+ngx_uint_t ngx_http_ai_auth_match(ngx_str_t *pattern, ngx_str_t *text,
+    ngx_uint_t nocase);
+
+/* is the word in a list with spaces? */
+ngx_uint_t ngx_http_ai_auth_has_scope(ngx_str_t *scopes, ngx_str_t *scope);
+
+
+/*
+ * ngx_http_ai_auth_variables.c
+ */
+
+ngx_int_t ngx_http_ai_auth_add_variables(ngx_conf_t *cf);
 
 
 /*
@@ -156,8 +205,13 @@ ngx_int_t ngx_http_ai_auth_authorize(ngx_http_request_t *r,
  */
 
 void ngx_http_ai_auth_log_refusal(ngx_http_request_t *r,
-    ngx_http_ai_ctx_t *ctx, ngx_http_ai_principal_t *p,
-    ngx_http_ai_auth_reason_e reason, const char *detail);
+    ngx_http_ai_auth_ctx_t *actx);
+
+/* log phase: of what was refused by others, the router or nginx */
+ngx_int_t ngx_http_ai_auth_log_handler(ngx_http_request_t *r);
+
+/* "unknown" */
+ngx_str_t *ngx_http_ai_auth_reason_name(ngx_http_ai_auth_reason_e reason);
 
 
 extern ngx_module_t  ngx_http_ai_auth_module;
