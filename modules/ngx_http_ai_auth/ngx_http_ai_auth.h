@@ -55,10 +55,94 @@ typedef struct {
     ngx_str_t                   pepper;       /* ai_key_secret; empty: plain
                                                  SHA-256 */
     ngx_array_t                 issuers;      /* ngx_http_ai_auth_issuer_t * */
-    ngx_array_t                 claims;       /* of ngx_http_ai_auth_claim_var_t:
-                                                 variables made by "claim" */
+    ngx_array_t                 claims;       /* of variables that "claim"
+                                                 makes; the issuers' own */
+    ngx_array_t                 locations;    /* ngx_http_ai_auth_loc_conf_t *
+                                                 of "ai_auth" directives */
+    ngx_array_t                 requires;     /* ngx_http_ai_auth_require_t *
+                                                 of "ai_require" directives */
+    ngx_int_t                   jwt_cache;    /* ai_jwt_cache, tokens */
+    ngx_uint_t                  used;         /* a directive needs handlers */
     ngx_uint_t                  used_keys;    /* an ai_auth needs keys.json */
 } ngx_http_ai_auth_main_conf_t;
+
+
+/* kinds of identity, for ngx_http_ai_auth_loc_conf_t and $ai_auth */
+
+#define NGX_HTTP_AI_AUTH_OFF       0x0001
+#define NGX_HTTP_AI_AUTH_KEY       0x0002
+#define NGX_HTTP_AI_AUTH_JWT       0x0004
+#define NGX_HTTP_AI_AUTH_VARIABLE  0x0008
+
+
+typedef struct {
+    ngx_str_t                   name;
+    ngx_http_ai_auth_issuer_t  *issuer;       /* of postconfiguration */
+} ngx_http_ai_auth_issuer_ref_t;
+
+
+typedef struct {
+    ngx_array_t                 scopes;       /* ngx_str_t */
+    u_char                     *file;
+    ngx_uint_t                  line;
+    ngx_uint_t                  used;         /* an ai_auth is in force where
+                                                 this is */
+} ngx_http_ai_auth_require_t;
+
+
+typedef struct {
+    ngx_http_complex_value_t    value;
+    ngx_uint_t                  status;
+} ngx_http_ai_auth_deny_t;
+
+
+typedef struct {
+    ngx_uint_t                  kinds;        /* 0: not set */
+    ngx_array_t                *issuers;      /* .._issuer_ref_t */
+    ngx_array_t                *variables;    /* ngx_http_complex_value_t */
+    ngx_str_t                   challenge;    /* "Bearer realm=..." */
+    ngx_array_t                *require;      /* .._require_t * */
+    ngx_array_t                *deny;         /* .._deny_t */
+    u_char                     *file;         /* of "ai_auth" */
+    ngx_uint_t                  line;
+    unsigned                    remote_user:1;    /* a variable mentions it */
+} ngx_http_ai_auth_loc_conf_t;
+
+
+/* what is known of a request's caller; survives internal redirects */
+
+typedef struct {
+    ngx_http_ai_auth_loc_conf_t  *conf;       /* that it was decided by */
+    ngx_uint_t                    kind;       /* of principal, one bit; 0 */
+    ngx_http_ai_auth_reason_e     reason;     /* of a refusal */
+    ngx_str_t                     rule;       /* ... by what, for the log */
+    ngx_http_ai_principal_t       principal;
+    ngx_http_ai_auth_issuer_t    *issuer;     /* of a token */
+    ngx_str_t                     claims;     /* JSON of a verified token */
+    ngx_str_t                     key;        /* "?key=" as it came */
+    ngx_str_t                     credential; /* for its fingerprint */
+    ngx_str_t                     text;       /* scope, endpoint or ai_deny */
+    ngx_table_elt_t              *challenge;  /* WWW-Authenticate */
+    const char                   *detail;     /* static, for the log */
+    unsigned                      known:1;    /* principal is the caller's */
+    unsigned                      anonymous:1;    /* "satisfy any" and nothing
+                                                     was sent */
+    unsigned                      refused:1;
+    unsigned                      denied:1;   /* reason and rule are those
+                                                 of the last permit refused */
+    unsigned                      conflict:1; /* two different "?key=" */
+    unsigned                      logged:1;
+    unsigned                      model_scopes:1;
+    unsigned                      provider_scopes:1;
+    unsigned                      endpoint_scopes:1;
+} ngx_http_ai_auth_ctx_t;
+
+
+/* of the main request; NULL: nothing was asked yet */
+ngx_http_ai_auth_ctx_t *ngx_http_ai_auth_get_ctx(ngx_http_request_t *r);
+
+/* the same, made when there is none; NULL: no memory */
+ngx_http_ai_auth_ctx_t *ngx_http_ai_auth_create_ctx(ngx_http_request_t *r);
 
 
 /*

@@ -545,16 +545,13 @@ ngx_http_ai_auth_by_token(ngx_http_request_t *r,
     ngx_http_ai_auth_loc_conf_t *aalcf, ngx_http_ai_auth_ctx_t *actx,
     ngx_str_t *token)
 {
-    ngx_int_t                        rc;
-    ngx_str_t                        iss;
-    ngx_uint_t                       i, n;
-    const char                      *detail;
-    ngx_http_ai_auth_issuer_t       *issuer;
-    ngx_http_ai_auth_reason_e        reason;
-    ngx_http_ai_auth_main_conf_t    *aamcf;
-    ngx_http_ai_auth_issuer_ref_t   *ref;
-
-    aamcf = ngx_http_get_module_main_conf(r, ngx_http_ai_auth_module);
+    ngx_int_t                       rc;
+    ngx_str_t                       iss;
+    ngx_uint_t                      i, n;
+    const char                     *detail;
+    ngx_http_ai_auth_issuer_t      *issuer;
+    ngx_http_ai_auth_reason_e       reason;
+    ngx_http_ai_auth_issuer_ref_t  *ref;
 
     actx->kind = NGX_HTTP_AI_AUTH_JWT;
 
