@@ -54,8 +54,10 @@ typedef struct {
     ngx_str_t                   pepper;       /* ai_key_secret; empty: plain
                                                  SHA-256 */
     ngx_array_t                 issuers;      /* ngx_http_ai_auth_issuer_t * */
-    ngx_array_t                 claims;       /* of ngx_http_ai_auth_claim_var_t:
-                                                 variables made by "claim" */
+    ngx_array_t                 claims;       /* variables of "claim":
+                                              ngx_http_ai_auth_claim_var_t */
+    ngx_uint_t                  jwt_cache;    /* tokens; 0: off */
+    ngx_uint_t                  jwt_cache_set;
     ngx_uint_t                  used_keys;    /* an ai_auth needs keys.json */
 } ngx_http_ai_auth_main_conf_t;
 
@@ -91,10 +93,15 @@ ngx_uint_t ngx_http_ai_auth_revoked(ngx_http_ai_auth_main_conf_t *aamcf,
 
 
 /*
- * ngx_http_ai_auth_issuer.c: ai_jwt_issuer, key sets, cache of verified tokens
+ * ngx_http_ai_auth_issuer.c, _jwks.c, _token.c: ai_jwt_issuer, key sets, cache
+ * of verified tokens
  */
 
 char *ngx_http_ai_auth_issuer_block(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/* ai_jwt_cache, in http {} */
+char *ngx_http_ai_auth_jwt_cache(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
 ngx_http_ai_auth_issuer_t *ngx_http_ai_auth_issuer_find(
