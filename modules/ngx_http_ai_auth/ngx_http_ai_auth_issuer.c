@@ -171,7 +171,7 @@ ngx_http_ai_auth_issuer_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
                           sizeof(ngx_http_ai_auth_claim_t))
            != NGX_OK
         || ngx_array_init(&issuer->requires, cf->pool, 2,
-                          sizeof(ngx_http_ai_auth_require_t))
+                          sizeof(ngx_http_ai_auth_rule_t))
            != NGX_OK)
     {
         return NGX_CONF_ERROR;
@@ -911,7 +911,7 @@ ngx_http_ai_auth_issuer_require(ngx_conf_t *cf, void *conf)
 
     ngx_str_t                   *value;
     ngx_uint_t                   i;
-    ngx_http_ai_auth_require_t  *require;
+    ngx_http_ai_auth_rule_t  *require;
 
     value = cf->args->elts;
 
@@ -1147,39 +1147,11 @@ ngx_http_ai_auth_issuer_is(ngx_http_ai_auth_issuer_t *issuer, ngx_str_t *iss)
 }
 
 
-char *
-ngx_http_ai_auth_jwt_cache(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_http_ai_auth_main_conf_t *aamcf = conf;
-
-    ngx_int_t   n;
-    ngx_str_t  *value;
-
-    if (aamcf->jwt_cache_set) {
-        return "is duplicate";
-    }
-
-    value = cf->args->elts;
-    n = ngx_atoi(value[1].data, value[1].len);
-
-    if (n == NGX_ERROR || n > 1000000) {
-        return "expects the number of tokens, at most 1000000; 0 is off";
-    }
-
-    aamcf->jwt_cache = n;
-    aamcf->jwt_cache_set = 1;
-
-    return NGX_CONF_OK;
-}
-
-
 ngx_int_t
 ngx_http_ai_auth_issuers_init(ngx_conf_t *cf,
     ngx_http_ai_auth_main_conf_t *aamcf)
 {
-    if (!aamcf->jwt_cache_set) {
-        aamcf->jwt_cache = 4096;
-    }
+    /* zones and fetchers were made when the blocks were read */
 
     return NGX_OK;
 }

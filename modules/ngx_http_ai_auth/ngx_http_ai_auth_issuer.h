@@ -64,7 +64,7 @@ typedef struct {
     ngx_str_t                      path;
     ngx_str_t                     *values;
     ngx_uint_t                     nvalues;   /* 0: it must be there */
-} ngx_http_ai_auth_require_t;
+} ngx_http_ai_auth_rule_t;
 
 
 /* in shared memory, one zone for each issuer; changed under the zone's lock */
@@ -93,7 +93,7 @@ struct ngx_http_ai_auth_issuer_s {
     ngx_http_ai_jwt_rules_t        rules;
     ngx_array_t                    secrets;   /* of ngx_str_t */
     ngx_array_t                    claims;    /* of ngx_http_ai_auth_claim_t */
-    ngx_array_t                    requires;  /* ..._auth_require_t */
+    ngx_array_t                    requires;  /* ..._auth_rule_t */
 
     ngx_http_ai_jwks_source_e      source;
     ngx_str_t                      jwks;      /* URL or path */

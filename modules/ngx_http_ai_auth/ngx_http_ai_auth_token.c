@@ -61,14 +61,11 @@ typedef struct {
 } ngx_http_ai_auth_tokens_t;
 
 
-/* the claims of a request's token, for variables */
+/* the claims of a request's token taken apart, for variables */
 
 typedef struct {
-    ngx_http_ai_auth_issuer_t      *issuer;
-    u_char                         *key_id;   /* of the principal */
-    ngx_str_t                       claims;
+    ngx_str_t                       text;
     ngx_http_ai_json_t              json;
-    unsigned                        parsed:1;
 } ngx_http_ai_auth_claims_t;
 
 
@@ -98,19 +95,18 @@ static ngx_int_t ngx_http_ai_auth_token_claim(ngx_pool_t *pool,
 static ngx_int_t ngx_http_ai_auth_token_list(ngx_pool_t *pool,
     ngx_str_t *value);
 static ngx_int_t ngx_http_ai_auth_token_require(ngx_pool_t *pool,
-    ngx_http_ai_json_t *claims, ngx_http_ai_auth_require_t *require);
+    ngx_http_ai_json_t *claims, ngx_http_ai_auth_rule_t *require);
 static ngx_uint_t ngx_http_ai_auth_token_is_in(ngx_str_t *text, u_char sep,
-    ngx_http_ai_auth_require_t *require);
+    ngx_http_ai_auth_rule_t *require);
 static ngx_int_t ngx_http_ai_auth_token_clean(ngx_pool_t *pool,
     ngx_str_t *value);
 static ngx_uint_t ngx_http_ai_auth_token_revoked(
     ngx_http_ai_auth_main_conf_t *aamcf, ngx_http_ai_auth_issuer_t *issuer,
     ngx_http_ai_auth_token_t *token);
-static ngx_int_t ngx_http_ai_auth_claims_set(ngx_http_request_t *r,
-    ngx_http_ai_auth_main_conf_t *aamcf, ngx_http_ai_auth_issuer_t *issuer,
-    ngx_http_ai_auth_token_t *token);
-static ngx_http_ai_auth_claims_t *ngx_http_ai_auth_claims_find(
-    ngx_http_request_t *r);
+static void ngx_http_ai_auth_claims_flush(ngx_http_request_t *r,
+    ngx_http_ai_auth_main_conf_t *aamcf);
+static ngx_http_ai_auth_claims_t *ngx_http_ai_auth_claims_get(
+    ngx_http_request_t *r, ngx_str_t *text);
 static void ngx_http_ai_auth_claims_mark(void *data);
 
 
@@ -180,7 +176,7 @@ ngx_http_ai_auth_token_start(ngx_cycle_t *cycle,
     cln->handler = ngx_http_ai_auth_token_cleanup;
     cln->data = t;
 
-    if (aamcf->jwt_cache == 0) {
+    if (aamcf->jwt_cache <= 0) {
         return NGX_OK;
     }
 
@@ -204,7 +200,7 @@ ngx_http_ai_auth_token_start(ngx_cycle_t *cycle,
     t->md = EVP_sha256();
 #endif
 
-    for (n = 16; n < aamcf->jwt_cache && n < 1024 * 1024; n *= 2) {
+    for (n = 16; n < (ngx_uint_t) aamcf->jwt_cache && n < 1024 * 1024; n *= 2) {
         /* void */
     }
 
@@ -343,9 +339,7 @@ ngx_http_ai_auth_token_check(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    if (ngx_http_ai_auth_claims_set(r, aamcf, issuer, &t) != NGX_OK) {
-        return NGX_ERROR;
-    }
+    ngx_http_ai_auth_claims_flush(r, aamcf);
 
     *claims = t.claims;
     *reason = NGX_HTTP_AI_AUTH_OK;
@@ -535,7 +529,7 @@ ngx_http_ai_auth_token_verify(ngx_http_request_t *r,
     ngx_http_ai_jwt_e            error;
     ngx_http_ai_jwt_t            jwt;
     ngx_http_ai_jwks_t          *keys;
-    ngx_http_ai_auth_require_t  *require;
+    ngx_http_ai_auth_rule_t     *require;
 
     static ngx_str_t             name = ngx_string("iss");
 
@@ -982,7 +976,7 @@ ngx_http_ai_auth_token_list(ngx_pool_t *pool, ngx_str_t *value)
 
 static ngx_int_t
 ngx_http_ai_auth_token_require(ngx_pool_t *pool, ngx_http_ai_json_t *claims,
-    ngx_http_ai_auth_require_t *require)
+    ngx_http_ai_auth_rule_t *require)
 {
     u_char      sep;
     ngx_int_t   rc;
@@ -1034,7 +1028,7 @@ ngx_http_ai_auth_token_require(ngx_pool_t *pool, ngx_http_ai_json_t *claims,
 
 static ngx_uint_t
 ngx_http_ai_auth_token_is_in(ngx_str_t *text, u_char sep,
-    ngx_http_ai_auth_require_t *require)
+    ngx_http_ai_auth_rule_t *require)
 {
     size_t       len;
     u_char      *p, *last, *end;
@@ -1081,44 +1075,14 @@ ngx_http_ai_auth_token_revoked(ngx_http_ai_auth_main_conf_t *aamcf,
 }
 
 
-/*
- * The claims stay with the principal that was made of them: one that has
- * another name, after an internal redirect, has none of them.
- */
+/* a phase before this one may have looked at the variables */
 
-static ngx_int_t
-ngx_http_ai_auth_claims_set(ngx_http_request_t *r,
-    ngx_http_ai_auth_main_conf_t *aamcf, ngx_http_ai_auth_issuer_t *issuer,
-    ngx_http_ai_auth_token_t *token)
+static void
+ngx_http_ai_auth_claims_flush(ngx_http_request_t *r,
+    ngx_http_ai_auth_main_conf_t *aamcf)
 {
     ngx_uint_t                     i;
-    ngx_pool_cleanup_t            *cln;
-    ngx_http_ai_auth_claims_t     *cl;
     ngx_http_ai_auth_claim_var_t  *var;
-
-    if (aamcf->claims.nelts == 0) {
-        return NGX_OK;
-    }
-
-    cl = ngx_http_ai_auth_claims_find(r);
-
-    if (cl == NULL) {
-        cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_ai_auth_claims_t));
-        if (cln == NULL) {
-            return NGX_ERROR;
-        }
-
-        cln->handler = ngx_http_ai_auth_claims_mark;
-        cl = cln->data;
-    }
-
-    ngx_memzero(cl, sizeof(ngx_http_ai_auth_claims_t));
-
-    cl->issuer = issuer;
-    cl->key_id = token->principal.key_id.data;
-    cl->claims = token->claims;
-
-    /* a phase before this one may have looked */
 
     var = aamcf->claims.elts;
 
@@ -1126,30 +1090,58 @@ ngx_http_ai_auth_claims_set(ngx_http_request_t *r,
         r->variables[var[i].index].valid = 0;
         r->variables[var[i].index].not_found = 0;
     }
-
-    return NGX_OK;
 }
 
 
 static ngx_http_ai_auth_claims_t *
-ngx_http_ai_auth_claims_find(ngx_http_request_t *r)
+ngx_http_ai_auth_claims_get(ngx_http_request_t *r, ngx_str_t *text)
 {
-    ngx_pool_cleanup_t  *cln;
+    ngx_pool_cleanup_t         *cln;
+    ngx_http_ai_auth_claims_t  *cl;
 
     for (cln = r->pool->cleanup; cln; cln = cln->next) {
-        if (cln->handler == ngx_http_ai_auth_claims_mark) {
-            return cln->data;
+
+        if (cln->handler != ngx_http_ai_auth_claims_mark) {
+            continue;
+        }
+
+        cl = cln->data;
+
+        if (cl->text.data == text->data) {
+            return cl;
         }
     }
 
-    return NULL;
+    cl = ngx_pcalloc(r->pool, sizeof(ngx_http_ai_auth_claims_t));
+    if (cl == NULL) {
+        return NULL;
+    }
+
+    cl->text = *text;
+    cl->json.pool = r->pool;
+
+    /* the text was parsed once, so only memory can be missing */
+
+    if (ngx_http_ai_json_parse(&cl->json, text->data, text->len) != NGX_OK) {
+        return NULL;
+    }
+
+    cln = ngx_pool_cleanup_add(r->pool, 0);
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    cln->handler = ngx_http_ai_auth_claims_mark;
+    cln->data = cl;
+
+    return cl;
 }
 
 
 static void
 ngx_http_ai_auth_claims_mark(void *data)
 {
-    /* only a mark that ngx_http_ai_auth_claims_find() looks for */
+    /* only a mark that ngx_http_ai_auth_claims_get() looks for */
 }
 
 
@@ -1160,43 +1152,28 @@ ngx_http_ai_auth_claim_variable(ngx_http_request_t *r,
     ngx_int_t                   rc;
     ngx_str_t                   value;
     ngx_uint_t                  i;
-    ngx_http_ai_ctx_t          *ctx;
+    ngx_http_ai_auth_ctx_t     *actx;
     ngx_http_ai_auth_claim_t   *claim;
     ngx_http_ai_auth_claims_t  *cl;
 
     v->not_found = 1;
 
-    cl = ngx_http_ai_auth_claims_find(r);
+    actx = ngx_http_ai_auth_get_ctx(r);
 
-    if (cl == NULL) {
-        return NGX_OK;
-    }
-
-    ctx = cl->issuer->api->get_ctx(r);
-
-    if (ctx == NULL || ctx->principal == NULL
-        || ctx->principal->key_id.data != cl->key_id)
+    if (actx == NULL || !actx->known || actx->issuer == NULL
+        || actx->claims.len == 0)
     {
         return NGX_OK;
     }
 
-    if (!cl->parsed) {
-        cl->json.pool = r->pool;
-
-        /* the text was parsed once, so only memory can be missing */
-
-        if (ngx_http_ai_json_parse(&cl->json, cl->claims.data, cl->claims.len)
-            != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-
-        cl->parsed = 1;
+    cl = ngx_http_ai_auth_claims_get(r, &actx->claims);
+    if (cl == NULL) {
+        return NGX_ERROR;
     }
 
-    claim = cl->issuer->claims.elts;
+    claim = actx->issuer->claims.elts;
 
-    for (i = 0; i < cl->issuer->claims.nelts; i++) {
+    for (i = 0; i < actx->issuer->claims.nelts; i++) {
 
         if (claim[i].target != NGX_HTTP_AI_CLAIM_VARIABLE
             || claim[i].variable != data)

@@ -43,6 +43,7 @@ static char *ngx_http_ai_core_limit(ngx_conf_t *cf, void *post, void *data);
 static ngx_int_t ngx_http_ai_core_init_zone(ngx_shm_zone_t *shm_zone,
     void *old);
 static void ngx_http_ai_core_enable(ngx_conf_t *cf);
+static ngx_uint_t ngx_http_ai_core_enabled(ngx_http_request_t *r);
 static ngx_int_t ngx_http_ai_core_add_hook(ngx_conf_t *cf,
     ngx_http_ai_stage_e stage, ngx_http_ai_hook_pt hook);
 static ngx_int_t ngx_http_ai_core_add_permit(ngx_conf_t *cf,
@@ -76,6 +77,13 @@ static ngx_command_t  ngx_http_ai_core_commands[] = {
     { ngx_string("ai_memory_retain"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
       ngx_http_ai_core_memory_retain,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("ai_data"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE123,
+      ngx_http_ai_data_directive,
       NGX_HTTP_MAIN_CONF_OFFSET,
       0,
       NULL },
@@ -159,6 +167,7 @@ ngx_module_t  ngx_http_ai_core_module = {
 
 static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_core_enable,
+    ngx_http_ai_core_enabled,
     ngx_http_ai_core_add_hook,
     ngx_http_ai_core_add_permit,
     ngx_http_ai_core_add_shared,
@@ -172,12 +181,14 @@ static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_refuse,
     ngx_http_ai_add_headers,
 
-    NULL,                                  /* data_register */
-    NULL,                                  /* data_add */
-    NULL,                                  /* data_find */
-    NULL,                                  /* data_generation */
-    NULL,                                  /* data_flags */
-    NULL,                                  /* data_walk */
+    ngx_http_ai_data_register,
+    ngx_http_ai_data_add,
+    ngx_http_ai_data_find,
+    ngx_http_ai_data_generation,
+    ngx_http_ai_data_flags,
+    ngx_http_ai_data_walk,
+    ngx_http_ai_data_enabled,
+    ngx_http_ai_data_status,
 
     ngx_http_ai_fetcher_create,
     ngx_http_ai_fetch,
@@ -194,7 +205,11 @@ static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
 static ngx_int_t
 ngx_http_ai_core_preconfiguration(ngx_conf_t *cf)
 {
-    return ngx_http_ai_add_variables(cf);
+    if (ngx_http_ai_add_variables(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_ai_data_add_variables(cf);
 }
 
 
@@ -253,6 +268,7 @@ ngx_http_ai_core_create_main_conf(ngx_conf_t *cf)
      *
      *     amcf->zone_name = { 0, NULL };
      *     amcf->zone = NULL;
+     *     amcf->data_dir = { 0, NULL };
      */
 
     amcf->head.abi = NGX_HTTP_AI_ABI;
@@ -273,6 +289,9 @@ ngx_http_ai_core_create_main_conf(ngx_conf_t *cf)
         != NGX_OK
         || ngx_array_init(&amcf->shared, cf->pool, 4,
                           sizeof(ngx_http_ai_shared_t *))
+           != NGX_OK
+        || ngx_array_init(&amcf->data, cf->pool, 4,
+                          sizeof(ngx_http_ai_data_t *))
            != NGX_OK)
     {
         return NULL;
@@ -384,7 +403,7 @@ ngx_http_ai_core_init_process(ngx_cycle_t *cycle)
 
     ngx_http_ai_request_id_seed();
 
-    return NGX_OK;
+    return ngx_http_ai_data_init_process(cycle);
 }
 
 
@@ -398,6 +417,8 @@ ngx_http_ai_core_exit_process(ngx_cycle_t *cycle)
     if (amcf) {
         ngx_http_ai_fetch_exit(amcf);
     }
+
+    ngx_http_ai_data_exit_process(cycle);
 }
 
 
@@ -572,6 +593,17 @@ ngx_http_ai_core_enable(ngx_conf_t *cf)
 
     alcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_ai_core_module);
     alcf->enable = 1;
+}
+
+
+static ngx_uint_t
+ngx_http_ai_core_enabled(ngx_http_request_t *r)
+{
+    ngx_http_ai_core_loc_conf_t  *alcf;
+
+    alcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_core_module);
+
+    return alcf->enable;
 }
 
 

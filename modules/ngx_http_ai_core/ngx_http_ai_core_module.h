@@ -27,6 +27,11 @@ typedef struct {
 
     size_t                         memory_retain;
 
+    ngx_str_t                      data_dir;      /* ai_data; empty: none */
+    ngx_msec_t                     data_interval;
+    size_t                         data_size;
+    ngx_array_t                    data;          /* ngx_http_ai_data_t * */
+
     /* ngx_http_ai_net.c, ngx_http_ai_fetch.c */
     ngx_resolver_t                *resolver;
     ngx_msec_t                     resolver_timeout;
@@ -83,6 +88,14 @@ void ngx_http_ai_fetch_exit(ngx_http_ai_core_main_conf_t *amcf);
 /* ngx_http_ai_variables.c */
 
 ngx_int_t ngx_http_ai_add_variables(ngx_conf_t *cf);
+
+/* ngx_http_ai_data.c */
+
+char *ngx_http_ai_data_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+ngx_int_t ngx_http_ai_data_add_variables(ngx_conf_t *cf);
+ngx_int_t ngx_http_ai_data_init_process(ngx_cycle_t *cycle);
+void ngx_http_ai_data_exit_process(ngx_cycle_t *cycle);
 
 
 extern ngx_module_t  ngx_http_ai_core_module;
