@@ -1139,6 +1139,31 @@ ngx_http_ai_auth_issuer_find(ngx_http_ai_auth_main_conf_t *aamcf,
 }
 
 
+ngx_str_t *
+ngx_http_ai_auth_issuer_names(ngx_pool_t *pool,
+    ngx_http_ai_auth_main_conf_t *aamcf, ngx_uint_t *n)
+{
+    ngx_str_t                   *names;
+    ngx_uint_t                   i;
+    ngx_http_ai_auth_issuer_t  **issuer;
+
+    names = ngx_palloc(pool, (aamcf->issuers.nelts + 1) * sizeof(ngx_str_t));
+    if (names == NULL) {
+        return NULL;
+    }
+
+    issuer = aamcf->issuers.elts;
+
+    for (i = 0; i < aamcf->issuers.nelts; i++) {
+        names[i] = issuer[i]->name;
+    }
+
+    *n = i;
+
+    return names;
+}
+
+
 ngx_uint_t
 ngx_http_ai_auth_issuer_is(ngx_http_ai_auth_issuer_t *issuer, ngx_str_t *iss)
 {
