@@ -178,7 +178,8 @@ ngx_uint_t ngx_http_ai_auth_revoked(ngx_http_ai_auth_main_conf_t *aamcf,
 
 
 /*
- * ngx_http_ai_auth_issuer.c: ai_jwt_issuer, key sets, cache of verified tokens
+ * ngx_http_ai_auth_issuer.c, _jwks.c, _token.c: ai_jwt_issuer, key sets, cache
+ * of verified tokens
  */
 
 char *ngx_http_ai_auth_issuer_block(ngx_conf_t *cf, ngx_command_t *cmd,
