@@ -28,8 +28,8 @@
               "vMDEyMzQ1Njc4OTo7PD0-Pw"
 
 #define RSA   "\"kty\":\"RSA\",\"n\":\"" RSA_A1 "\",\"e\":\"AQAB\""
-#define EC    "\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"" X_A1 "\",\"y\":\""  \
-              Y_A1 "\""
+#define EC    "\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"" X_A1 "\"," \
+              "\"y\":\"" Y_A1 "\""
 #define OKP   "\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"" ED "\""
 #define OCT   "\"kty\":\"oct\",\"k\":\"" K64 "\""
 
