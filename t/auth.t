@@ -38,6 +38,7 @@ my $alice = $keys->add('alice', tenant => 'acme', user => 'alice@acme',
                                      odd => "a\r\nX-Evil: 1",
                                      quote => "\"\x{e9}\"" });
 my $bob = $keys->add('bob');
+my $canary = 'sk-CANARY-7f3a9d51c2';
 my $off = $keys->add('off', disabled => JSON::PP::true);
 my $old = $keys->add('old', expires => int($now - 100));
 my $soon = $keys->add('soon', not_before => int($now + 3600));
@@ -569,7 +570,8 @@ is(status("/to-key$good?key=$bob"), 200, '... with a key in the query');
 is(status('/try/x', get => 1), 401, 'try_files');
 is(status('/try/x', get => 1, bearer($bob)), 200, '... with a key');
 is(status('/closed/x', get => 1), 401, 'error_page to a location with keys');
-is(status('/closed/x', get => 1, bearer($bob)), 200, '... with one');
+($r, $log) = ask('/closed/x', get => 1, bearer($bob));
+is("$r->{status} $log->{id}", '403 bob', '... with one');
 ($r, $log) = ask("/twice$good");
 is($r->{status}, 401, 'refused twice');
 is(scalar(grep { /^www-authenticate/i } map { lc $_->[0] }
