@@ -217,7 +217,6 @@ ngx_http_ai_data_register(ngx_conf_t *cf, ngx_http_ai_data_def_t *def)
 
     data->slice.handler = ngx_http_ai_data_slice;
     data->slice.data = data;
-    data->slice.log = cf->cycle->log;
 
     size = amcf->data_dir.len + def->name.len + sizeof("/.jsonl");
 
@@ -587,6 +586,7 @@ ngx_http_ai_data_watch(ngx_http_ai_data_t *data, ngx_log_t *log)
         return 0;
     }
 
+    data->slice.log = log;
     ngx_post_event(&data->slice, &ngx_posted_next_events);
 
     return 0;
@@ -702,9 +702,10 @@ ngx_http_ai_data_loaded(ngx_http_ai_data_t *data,
     if (ld) {
         ngx_log_error(level, log, 0,
                       "ai data: %s: generation %uA with %uL records is in "
-                      "force, %uz KB, %uL ms of work, %uL us at a time",
+                      "force, %uz KB, %uL ms of work, at most %uL us of it "
+                      "and %uL us on the clock at a time",
                       path, sh->generation, ld->records, ld->used / 1024,
-                      ld->work / 1000, ld->longest);
+                      ld->work / 1000, ld->most, ld->longest);
 
     } else if (sh->state == NGX_HTTP_AI_DATA_STALE) {
         ngx_log_error(NGX_LOG_NOTICE, log, 0,
