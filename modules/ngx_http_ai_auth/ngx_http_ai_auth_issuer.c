@@ -404,8 +404,8 @@ ngx_http_ai_auth_issuer_secrets(ngx_conf_t *cf,
     {
         return ngx_http_ai_conf_error(cf, issuer->conf_file, issuer->line,
                                       "%V: \"alg HS...\" needs \"secret file:"
-                                      "...\" or \"jwks file:...\", what can be "
-                                      "fetched is no secret", &ctx->who);
+                                      "...\" or \"jwks file:...\", what can "
+                                      "be fetched is no secret", &ctx->who);
     }
 
     if (!hmac && issuer->secrets.nelts) {

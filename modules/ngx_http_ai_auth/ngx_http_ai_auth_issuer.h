@@ -140,9 +140,9 @@ ngx_http_ai_jwks_t *ngx_http_ai_auth_jwks_get(
     ngx_http_ai_auth_issuer_t *issuer);
 
 /*
- * The token's key is not there, or no key at all: may a fetch help?  NGX_AGAIN:
- * the request waits for it, see ngx_http_ai_auth_token_check(); NGX_DECLINED:
- * it has waited already, or there is nothing to wait for.
+ * The token's key is not there, or no key at all: may a fetch help?
+ * NGX_AGAIN: the request waits for it, see ngx_http_ai_auth_token_check();
+ * NGX_DECLINED: it has waited already, or there is nothing to wait for.
  */
 ngx_int_t ngx_http_ai_auth_jwks_wait(ngx_http_request_t *r,
     ngx_http_ai_auth_issuer_t *issuer);

@@ -151,6 +151,10 @@ static size_t  ngx_http_ai_auth_token_fields[] = {
     offsetof(ngx_http_ai_principal_t, endpoints)
 };
 
+#define ngx_http_ai_auth_token_field(principal, target)                       \
+    ((ngx_str_t *) ((u_char *) (principal)                                    \
+                    + ngx_http_ai_auth_token_fields[target]))
+
 
 static ngx_http_ai_auth_tokens_t  ngx_http_ai_auth_tokens;
 
@@ -226,12 +230,14 @@ ngx_http_ai_auth_token_cleanup(void *data)
 {
     ngx_http_ai_auth_tokens_t *t = data;
 
-    ngx_queue_t  *q;
+    ngx_queue_t                *q;
+    ngx_http_ai_auth_cached_t  *c;
 
     while (!ngx_queue_empty(&t->queue)) {
         q = ngx_queue_head(&t->queue);
-        ngx_http_ai_auth_token_drop(ngx_queue_data(q,
-                                            ngx_http_ai_auth_cached_t, queue));
+        c = ngx_queue_data(q, ngx_http_ai_auth_cached_t, queue);
+
+        ngx_http_ai_auth_token_drop(c);
     }
 
     EVP_MD_CTX_free(t->md_ctx);
@@ -467,8 +473,9 @@ ngx_http_ai_auth_token_keep(ngx_http_ai_auth_issuer_t *issuer, u_char *digest,
 
     while (t->n && (t->n >= t->max || t->bytes + size > t->max_bytes)) {
         q = ngx_queue_last(&t->queue);
-        ngx_http_ai_auth_token_drop(ngx_queue_data(q,
-                                            ngx_http_ai_auth_cached_t, queue));
+        c = ngx_queue_data(q, ngx_http_ai_auth_cached_t, queue);
+
+        ngx_http_ai_auth_token_drop(c);
     }
 
     c = ngx_alloc(sizeof(ngx_http_ai_auth_cached_t) + size, ngx_cycle->log);
@@ -740,8 +747,7 @@ ngx_http_ai_auth_token_map(ngx_pool_t *pool, ngx_http_ai_auth_issuer_t *issuer,
             continue;
         }
 
-        field = (ngx_str_t *) ((u_char *) p
-                              + ngx_http_ai_auth_token_fields[claim[i].target]);
+        field = ngx_http_ai_auth_token_field(p, claim[i].target);
 
         if (field->data) {
             continue;
@@ -778,8 +784,7 @@ ngx_http_ai_auth_token_map(ngx_pool_t *pool, ngx_http_ai_auth_issuer_t *issuer,
 
     for (i = NGX_HTTP_AI_CLAIM_MODELS; i <= NGX_HTTP_AI_CLAIM_ENDPOINTS; i++) {
 
-        field = (ngx_str_t *) ((u_char *) p
-                               + ngx_http_ai_auth_token_fields[i]);
+        field = ngx_http_ai_auth_token_field(p, i);
 
         if ((issuer->mapped & (1 << i)) && field->data == NULL) {
             ngx_str_set(field, "");
