@@ -36,6 +36,11 @@
 /* limits of nginx's reader */
 #define AIGW_RECORD_MAX    (256 * 1024)
 #define AIGW_DEPTH_MAX     128
+#define AIGW_HASHES_MAX    16
+
+/* of ai_key_secret */
+#define AIGW_SECRET_MIN    16
+#define AIGW_SECRET_MAX    16384
 
 #define AIGW_DATA          "/etc/nginx/ai"
 
@@ -185,6 +190,8 @@ time_t aigw_time_option(aigw_opt_e opt, const char *text, time_t now);
 typedef struct {
     const char          *text;
     u_char              *at;
+    int                  strict;       /* set by the caller: texts are UTF-8,
+                                          and have no null character */
 } aigw_json_error_t;
 
 
@@ -277,6 +284,9 @@ int aigw_file_walk(aigw_file_t *f);
 
 size_t aigw_file_line(aigw_file_t *f, u_char *at);
 
+/* may the file be empty, as one of JSON Lines? */
+int aigw_file_lines(aigw_file_t *f);
+
 /* the edit that adds a record to a file that was walked to its end */
 aigw_edit_t aigw_file_append(aigw_file_t *f, aigw_str_t *record);
 
@@ -345,7 +355,7 @@ aigw_state_e aigw_hash_state(aigw_record_t *r, aigw_hash_t *hash,
 const char *aigw_state_name(aigw_state_e state);
 const char *const *aigw_state_names(void);
 
-int aigw_id_valid(const char *id);
+const char *aigw_id_error(const char *id);
 int aigw_hash_valid(const char *text);
 
 extern const char *const  aigw_endpoints[];
@@ -368,7 +378,7 @@ int aigw_record_is(aigw_str_t *record, const char *id);
 typedef struct {
     u_char               key[NGX_HTTP_AI_KEY_TEXT_MAX + 2];
     size_t               len;
-    u_char               hmac[4096 + 2];
+    u_char               hmac[AIGW_SECRET_MAX + 1];
     size_t               hmac_len;
 } aigw_secret_t;
 
@@ -431,8 +441,19 @@ int aigw_mentions(aigw_str_t *record, const char **names, size_t n);
 /* behind the "sha256:" */
 const char *aigw_digest(const char *hash);
 
+/* the hash as it may also be in a file, with digits above 9 in upper case */
+char *aigw_upper(const char *digest);
+
 /* public part of a key with this id; 0: the id is of another form */
 int aigw_public(const char *id, char *public);
+
+
+/*
+ * aigw_check.c
+ */
+
+/* warns when a bad record keeps a change from being in force */
+void aigw_recheck(aigw_line_t *line);
 
 
 /*

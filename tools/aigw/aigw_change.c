@@ -130,6 +130,7 @@ aigw_done(aigw_line_t *line, aigw_file_t *f, const char *state)
     }
 
     aigw_info("%s is %s in %s", line->words[0], state, f->path);
+    aigw_recheck(line);
 
     return 0;
 }
@@ -140,6 +141,7 @@ aigw_keys_rotate(aigw_line_t *line)
 {
     char            *hash, *value, *text, *id, public[NGX_HTTP_AI_KEY_ID + 1];
     cJSON           *json;
+    size_t           i, n;
     time_t           now, grace, expires;
     aigw_str_t       record;
     const char      *env;
@@ -185,6 +187,17 @@ aigw_keys_rotate(aigw_line_t *line)
 
     if (aigw_revoked_has(&revoked, id)) {
         aigw_fail("%s is revoked, a new key of it would be refused", id);
+    }
+
+    for (i = 0, n = 1; i < r.nhashes; i++) {
+        if (r.hashes[i].expires == 0 || r.hashes[i].expires > now) {
+            n++;
+        }
+    }
+
+    if (grace && n > AIGW_HASHES_MAX) {
+        aigw_fail("%s has %zu keys that have not expired, %d are the most; "
+                  "use a shorter --grace, or 0", id, n - 1, AIGW_HASHES_MAX);
     }
 
     if (!aigw_public(id, public)) {
@@ -234,6 +247,8 @@ aigw_keys_rotate(aigw_line_t *line)
                   "are refused", id, f.path);
     }
 
+    aigw_recheck(line);
+
     if (r.disabled) {
         aigw_warn("%s is disabled, so is the new key", id);
     }
@@ -276,6 +291,7 @@ aigw_rotated(aigw_record_t *r, aigw_str_t *record, char *hash, time_t expires,
             aigw_rotated_add(&b, &m.value, &r->hashes[0], now, grace);
 
         } else {
+            e.strict = 0;
             last = m.value.data + m.value.len;
             p = m.value.data + 1;
 
@@ -502,6 +518,8 @@ aigw_cut(aigw_file_t *f, aigw_found_t *found)
     u_char       *p;
     aigw_edit_t   edit;
 
+    static u_char  none[] = "[]\n";
+
     edit.start = found->record.data;
     edit.end = found->record.data + found->record.len;
     edit.text.data = NULL;
@@ -517,6 +535,17 @@ aigw_cut(aigw_file_t *f, aigw_found_t *found)
         } else if (found->after) {
             edit.end = found->after;
         }
+
+        return edit;
+    }
+
+    /* no JSON text is empty, a file of no lines is */
+
+    if (f->records == 1 && !aigw_file_lines(f)) {
+        edit.start = f->start;
+        edit.end = f->last;
+        edit.text.data = none;
+        edit.text.len = sizeof(none) - 1;
 
         return edit;
     }

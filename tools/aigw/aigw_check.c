@@ -12,7 +12,8 @@
 #include "aigw.h"
 
 
-#define AIGW_CHECK_MAX  100
+#define AIGW_CHECK_MAX    100
+#define AIGW_RECHECK_MAX  (32 * 1024 * 1024)
 
 
 /* texts that are unique in a file, with the record that has them */
@@ -159,6 +160,39 @@ aigw_check_revoked(aigw_check_t *c)
 }
 
 
+/*
+ * A change is in force only when all records of the file are good.  Files that
+ * are so large that this would be felt are left to "aigw check" and to nginx.
+ */
+
+void
+aigw_recheck(aigw_line_t *line)
+{
+    aigw_file_t     f;
+    aigw_record_t   r;
+
+    aigw_file_open(&f, "keys", line, 0);
+
+    if (f.last - f.start > AIGW_RECHECK_MAX) {
+        return;
+    }
+
+    while (aigw_file_walk(&f)) {
+        aigw_record_parse(&r, &f.record);
+
+        if (r.error) {
+            aigw_warn("%s:%zu: record \"%s\": %s; a bad record keeps nginx "
+                      "from taking the file", f.path,
+                      aigw_file_line(&f, f.record.data), r.id ? r.id : "?",
+                      r.error);
+            return;
+        }
+
+        aigw_record_free(&r);
+    }
+}
+
+
 /* behind a broken line the next one may be well again */
 
 static int
@@ -175,6 +209,14 @@ aigw_check_next(aigw_check_t *c, aigw_file_t *f)
         }
 
         if (rc == AIGW_DONE) {
+            if (f->form == AIGW_LINES && f->records == 0 && c->errors == 0
+                && !aigw_file_lines(f))
+            {
+                aigw_check_error(c, f, f->start, NULL,
+                                 "the file is empty, \"[]\" means no "
+                                 "records");
+            }
+
             return 0;
         }
 
@@ -257,7 +299,9 @@ aigw_check_unique(aigw_check_t *c, aigw_file_t *f, aigw_record_t *r,
     list = cJSON_GetObjectItemCaseSensitive(r->json, "identities");
 
     cJSON_ArrayForEach(item, list) {
-        aigw_check_dup(c, f, r, u, 'n', item->valuestring);
+        if (strcmp(item->valuestring, r->id) != 0) {
+            aigw_check_dup(c, f, r, u, 'n', item->valuestring);
+        }
     }
 
     for (i = 0; i < r->nhashes; i++) {

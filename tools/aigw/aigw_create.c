@@ -393,16 +393,15 @@ aigw_clash(aigw_file_t *f, const char *id, int made_up, const char *hash,
     const char    **names;
     aigw_record_t   r;
 
-    names = aigw_alloc((cJSON_GetArraySize(identities) + 2) * sizeof(char *));
+    names = aigw_alloc((cJSON_GetArraySize(identities) + 3) * sizeof(char *));
     n = 0;
 
     names[n++] = id;
 
     cJSON_ArrayForEach(item, identities) {
-        for (i = 0; i < n; i++) {
+        for (i = 1; i < n; i++) {
             if (strcmp(names[i], item->valuestring) == 0) {
-                aigw_usage("\"%s\" is given twice as id or identity",
-                           names[i]);
+                aigw_usage("--identity \"%s\" is given twice", names[i]);
             }
         }
 
@@ -413,6 +412,7 @@ aigw_clash(aigw_file_t *f, const char *id, int made_up, const char *hash,
 
     if (hash) {
         names[size++] = aigw_digest(hash);
+        names[size++] = aigw_upper(aigw_digest(hash));
     }
 
     found = 0;
@@ -485,6 +485,23 @@ aigw_digest(const char *hash)
 }
 
 
+char *
+aigw_upper(const char *digest)
+{
+    char  *text, *p;
+
+    text = aigw_strdup(digest);
+
+    for (p = text; *p; p++) {
+        if (*p >= 'a' && *p <= 'f') {
+            *p &= ~0x20;
+        }
+    }
+
+    return text;
+}
+
+
 int
 aigw_keys_create(aigw_line_t *line)
 {
@@ -506,7 +523,7 @@ aigw_keys_new(aigw_line_t *line, int import)
     char            *id, *hash, *text, public[NGX_HTTP_AI_KEY_ID + 1];
     cJSON           *fields, *record;
     time_t           now;
-    const char      *env;
+    const char      *env, *error;
     aigw_str_t       out;
     aigw_edit_t      edit;
     aigw_file_t      f;
@@ -519,9 +536,10 @@ aigw_keys_new(aigw_line_t *line, int import)
     made_up = (id == NULL);
     key = !import && !aigw_has(line, AIGW_OPT_NO_KEY);
 
-    if (id && !aigw_id_valid(id)) {
-        aigw_usage("invalid --id \"%s\", it is 1 to 128 visible ASCII "
-                   "characters without quotes and backslashes", id);
+    error = id ? aigw_id_error(id) : NULL;
+
+    if (error) {
+        aigw_usage("invalid --id: %s", error);
     }
 
     if (env && !key) {
@@ -676,6 +694,7 @@ aigw_new_shown(aigw_line_t *line, aigw_file_t *f, aigw_record_t *r, int key)
 
         aigw_flush();
         aigw_info("record %s was added to %s", r->id, f->path);
+        aigw_recheck(line);
 
         return 0;
     }
@@ -692,6 +711,7 @@ aigw_new_shown(aigw_line_t *line, aigw_file_t *f, aigw_record_t *r, int key)
 
     aigw_info("key %s was added to %s; it is shown only this once", r->id,
               f->path);
+    aigw_recheck(line);
 
     return 0;
 }
@@ -703,7 +723,7 @@ static char *
 aigw_import_hash(aigw_line_t *line)
 {
     int            foreign;
-    char          *hash;
+    char          *hash, *p;
     const u_char  *public;
 
     foreign = aigw_has(line, AIGW_OPT_FOREIGN);
@@ -720,6 +740,12 @@ aigw_import_hash(aigw_line_t *line)
         {
             aigw_usage("a secret is for a key on the standard input, --hash "
                        "is complete");
+        }
+
+        for (p = hash; *p; p++) {
+            if (*p >= 'A' && *p <= 'F') {
+                *p |= 0x20;
+            }
         }
 
         return hash;

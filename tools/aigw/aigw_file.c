@@ -304,6 +304,17 @@ aigw_file_rewind(aigw_file_t *f)
 }
 
 
+int
+aigw_file_lines(aigw_file_t *f)
+{
+    size_t  len;
+
+    len = strlen(f->real);
+
+    return len < 5 || strcmp(f->real + len - 5, ".json") != 0;
+}
+
+
 static void
 aigw_file_start(aigw_file_t *f)
 {

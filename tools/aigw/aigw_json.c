@@ -7,8 +7,8 @@
 /*
  * A record is changed as text, member by member: a tree that is printed again
  * would lose the order, large numbers and the form of what nobody asked to
- * change.  The library also takes what is no JSON (duplicate members, numbers
- * such as "01", a null character), so that the grammar is checked here first.
+ * change.  The library also takes what is no JSON (numbers such as "01", bytes
+ * behind the end), so that the grammar is checked here first.
  */
 
 
@@ -249,7 +249,7 @@ aigw_json_string(u_char *p, u_char *last, aigw_json_error_t *e)
                 p++;
             }
 
-            if (!aigw_utf8(start, p + 1)) {
+            if (e->strict && !aigw_utf8(start, p + 1)) {
                 return aigw_json_failed(e, start, "invalid UTF-8");
             }
 
@@ -288,6 +288,10 @@ aigw_json_escape(u_char *p, u_char *last, aigw_json_error_t *e)
     }
 
     p += 4;
+
+    if (!e->strict) {
+        return p;
+    }
 
     if (c == 0) {
         return aigw_json_failed(e, start, "null character in a string");
@@ -434,6 +438,7 @@ aigw_json_member(aigw_str_t *object, const char *name, aigw_member_t *member)
 
     memset(member, 0, sizeof(aigw_member_t));
 
+    e.strict = 0;
     last = object->data + object->len;
     p = aigw_json_space(object->data + 1, last);
 
@@ -577,6 +582,7 @@ aigw_json_minify(aigw_buf_t *b, aigw_str_t *text)
     u_char             *p, *last, *start;
     aigw_json_error_t   e;
 
+    e.strict = 0;
     last = text->data + text->len;
 
     for (p = text->data; p < last; /* void */ ) {

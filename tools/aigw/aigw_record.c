@@ -13,10 +13,9 @@
 #include "aigw.h"
 
 
-#define AIGW_ID_MAX      128
-#define AIGW_STRING_MAX  1024
-#define AIGW_HASHES_MAX  64
-#define AIGW_LIST_MAX    1024
+#define AIGW_ID_MAX          128
+#define AIGW_IDENTITIES_MAX  64
+#define AIGW_TIME_MAX        100000000000.0
 
 
 typedef struct {
@@ -28,6 +27,7 @@ typedef struct {
 static char *aigw_rule_id(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_hash(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_string(aigw_record_t *r, cJSON *value);
+static char *aigw_rule_identities(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_scopes(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_list(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_endpoints(aigw_record_t *r, cJSON *value);
@@ -40,6 +40,7 @@ static char *aigw_rule_foreign(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_any(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_time(cJSON *value, time_t *t);
 static char *aigw_hash_parse(aigw_hash_t *hash, cJSON *value);
+static char *aigw_tree(aigw_str_t *text, cJSON **json);
 static char *aigw_record_rules(aigw_record_t *r);
 static char *aigw_duplicates(cJSON *object);
 static const char *aigw_type(cJSON *value);
@@ -62,7 +63,7 @@ static const aigw_rule_t  aigw_rules[] = {
     { "limits", aigw_rule_zones },
     { "quotas", aigw_rule_zones },
     { "metadata", aigw_rule_object },
-    { "identities", aigw_rule_list },
+    { "identities", aigw_rule_identities },
     { "not_before", aigw_rule_not_before },
     { "expires", aigw_rule_expires },
     { "disabled", aigw_rule_disabled },
@@ -86,7 +87,7 @@ static const char *const  aigw_states[] = {
 
 
 static const char *const  aigw_hash_members[] = {
-    "hash", "not_before", "expires", "disabled", NULL
+    "hash", "not_before", "expires", "disabled", "comment", "created", NULL
 };
 
 
@@ -100,10 +101,31 @@ aigw_record_parse(aigw_record_t *r, aigw_str_t *text)
 {
     memset(r, 0, sizeof(aigw_record_t));
 
-    r->json = cJSON_ParseWithLength((char *) text->data, text->len);
+    r->error = aigw_tree(text, &r->json);
 
-    r->error = r->json ? aigw_record_rules(r)
-                       : aigw_strdup("the record cannot be parsed");
+    if (r->error == NULL) {
+        r->error = aigw_record_rules(r);
+    }
+}
+
+
+/* nginx is not that strict, but what it makes of such a text is a guess */
+
+static char *
+aigw_tree(aigw_str_t *text, cJSON **json)
+{
+    aigw_json_error_t  e;
+
+    e.strict = 1;
+    *json = NULL;
+
+    if (aigw_json_skip(text->data, text->data + text->len, &e) == NULL) {
+        return aigw_strdup(e.text);
+    }
+
+    *json = cJSON_ParseWithLength((char *) text->data, text->len);
+
+    return *json ? NULL : aigw_strdup("the record cannot be parsed");
 }
 
 
@@ -206,8 +228,8 @@ aigw_type(cJSON *value)
 }
 
 
-int
-aigw_id_valid(const char *id)
+const char *
+aigw_id_error(const char *id)
 {
     size_t         n;
     const u_char  *p;
@@ -215,30 +237,38 @@ aigw_id_valid(const char *id)
     n = strlen(id);
 
     if (n == 0 || n > AIGW_ID_MAX) {
-        return 0;
+        return "it has from 1 to 128 characters";
     }
 
     for (p = (const u_char *) id; *p; p++) {
         if (*p <= ' ' || *p >= 0x7f || *p == '"' || *p == '\\') {
-            return 0;
+            return "it is of ASCII characters, without white space, quotes "
+                   "and backslashes";
         }
     }
 
-    return 1;
+    if (ngx_http_ai_key_is_ours((const u_char *) id, n)) {
+        return "it looks like a key, which must not be in the file";
+    }
+
+    return NULL;
 }
 
 
 static char *
 aigw_rule_id(aigw_record_t *r, cJSON *value)
 {
+    const char  *error;
+
     if (!cJSON_IsString(value)) {
         return aigw_format("\"id\" is %s, it must be a string",
                            aigw_type(value));
     }
 
-    if (!aigw_id_valid(value->valuestring)) {
-        return aigw_format("invalid \"id\": 1 to %d visible ASCII characters "
-                           "without quotes and backslashes", AIGW_ID_MAX);
+    error = aigw_id_error(value->valuestring);
+
+    if (error) {
+        return aigw_format("invalid \"id\": %s", error);
     }
 
     r->id = value->valuestring;
@@ -277,8 +307,9 @@ aigw_rule_hash(aigw_record_t *r, cJSON *value)
 
     n = cJSON_IsArray(value) ? cJSON_GetArraySize(value) : 1;
 
-    if (n > AIGW_HASHES_MAX) {
-        return aigw_format("more than %d hashes", AIGW_HASHES_MAX);
+    if (n == 0 || n > AIGW_HASHES_MAX) {
+        return aigw_format("\"hash\" has %d items, it must have from 1 to %d",
+                           n, AIGW_HASHES_MAX);
     }
 
     r->hashes = aigw_alloc(n * sizeof(aigw_hash_t));
@@ -346,7 +377,9 @@ aigw_hash_parse(aigw_hash_t *hash, cJSON *value)
 
                 hash->disabled = cJSON_IsTrue(m);
 
-            } else {
+            } else if (strcmp(m->string, "comment") != 0
+                       && strcmp(m->string, "created") != 0)
+            {
                 near = aigw_near_text(m->string, aigw_hash_members);
                 error = aigw_format("unknown member \"%s\" of a hash%s",
                                     m->string, near);
@@ -381,6 +414,10 @@ aigw_rule_string(aigw_record_t *r, cJSON *value)
 {
     const u_char  *p;
 
+    if (cJSON_IsNull(value)) {
+        return NULL;
+    }
+
     if (!cJSON_IsString(value)) {
         return aigw_format("\"%s\" is %s, it must be a string",
                            value->string, aigw_type(value));
@@ -390,11 +427,6 @@ aigw_rule_string(aigw_record_t *r, cJSON *value)
         if (*p < ' ' || *p == 0x7f) {
             return aigw_format("control character in \"%s\"", value->string);
         }
-    }
-
-    if (p - (u_char *) value->valuestring > AIGW_STRING_MAX) {
-        return aigw_format("\"%s\" is longer than %d bytes", value->string,
-                           AIGW_STRING_MAX);
     }
 
     return NULL;
@@ -412,11 +444,6 @@ aigw_rule_list(aigw_record_t *r, cJSON *value)
                            value->string, aigw_type(value));
     }
 
-    if (cJSON_GetArraySize(value) > AIGW_LIST_MAX) {
-        return aigw_format("\"%s\" has more than %d items", value->string,
-                           AIGW_LIST_MAX);
-    }
-
     cJSON_ArrayForEach(item, value) {
         if (!cJSON_IsString(item)) {
             return aigw_format("an item of \"%s\" is %s, it must be a string",
@@ -431,6 +458,39 @@ aigw_rule_list(aigw_record_t *r, cJSON *value)
             if (*p < ' ' || *p == 0x7f) {
                 return aigw_format("control character in \"%s\"",
                                    value->string);
+            }
+        }
+    }
+
+    return NULL;
+}
+
+
+static char *
+aigw_rule_identities(aigw_record_t *r, cJSON *value)
+{
+    char   *error;
+    cJSON  *item, *other;
+
+    error = aigw_rule_list(r, value);
+
+    if (error) {
+        return error;
+    }
+
+    if (cJSON_GetArraySize(value) > AIGW_IDENTITIES_MAX) {
+        return aigw_format("\"identities\" has more than %d items",
+                           AIGW_IDENTITIES_MAX);
+    }
+
+    cJSON_ArrayForEach(item, value) {
+        for (other = item->next; other; other = other->next) {
+            if (strcmp(item->valuestring, other->valuestring) == 0
+                && (r->id == NULL
+                    || strcmp(item->valuestring, r->id) != 0))
+            {
+                return aigw_format("identity \"%s\" is there twice",
+                                   item->valuestring);
             }
         }
     }
@@ -502,7 +562,7 @@ aigw_rule_endpoints(aigw_record_t *r, cJSON *value)
 static char *
 aigw_rule_object(aigw_record_t *r, cJSON *value)
 {
-    if (!cJSON_IsObject(value)) {
+    if (!cJSON_IsObject(value) && !cJSON_IsNull(value)) {
         return aigw_format("\"%s\" is %s, it must be an object",
                            value->string, aigw_type(value));
     }
@@ -523,12 +583,6 @@ aigw_rule_zones(aigw_record_t *r, cJSON *value)
         return error;
     }
 
-    error = aigw_duplicates(value);
-
-    if (error) {
-        return error;
-    }
-
     cJSON_ArrayForEach(zone, value) {
         if (!cJSON_IsObject(zone)) {
             return aigw_format("\"%s\" of \"%s\" is %s, it must be an object",
@@ -543,30 +597,34 @@ aigw_rule_zones(aigw_record_t *r, cJSON *value)
 static char *
 aigw_rule_time(cJSON *value, time_t *t)
 {
+    *t = 0;
+
+    if (cJSON_IsNull(value)) {
+        return NULL;
+    }
+
     if (cJSON_IsNumber(value)) {
-        if (value->valuedouble < 0 || value->valuedouble > 253402300799.0
-            || value->valuedouble != (double) (int64_t) value->valuedouble)
-        {
-            return aigw_format("invalid \"%s\": a number of seconds since "
-                               "1970 is a whole one", value->string);
+
+        /* what is later is in milliseconds */
+
+        if (value->valuedouble >= 1 && value->valuedouble < AIGW_TIME_MAX) {
+            *t = (time_t) value->valuedouble;
+            return NULL;
         }
 
-        *t = (time_t) value->valuedouble;
+        return aigw_format("invalid \"%s\": it is a number of seconds since "
+                           "1970", value->string);
+    }
 
-    } else if (!cJSON_IsString(value)) {
+    if (!cJSON_IsString(value)) {
         return aigw_format("\"%s\" is %s, it must be a time",
                            value->string, aigw_type(value));
+    }
 
-    } else if (aigw_time_parse(value->valuestring, t) != AIGW_OK) {
+    if (aigw_time_parse(value->valuestring, t) != AIGW_OK || *t <= 0) {
         return aigw_format("invalid \"%s\": \"%s\" is no time such as "
                            "\"2030-01-31T00:00:00Z\"", value->string,
                            value->valuestring);
-    }
-
-    /* 0 is "none" for us: the first second is as good as the second one */
-
-    if (*t == 0) {
-        *t = 1;
     }
 
     return NULL;
@@ -718,10 +776,11 @@ aigw_entry_parse(aigw_entry_t *e, aigw_str_t *text)
 {
     memset(e, 0, sizeof(aigw_entry_t));
 
-    e->json = cJSON_ParseWithLength((char *) text->data, text->len);
+    e->error = aigw_tree(text, &e->json);
 
-    e->error = e->json ? aigw_entry_rules(e)
-                       : aigw_strdup("the record cannot be parsed");
+    if (e->error == NULL) {
+        e->error = aigw_entry_rules(e);
+    }
 }
 
 
@@ -798,6 +857,13 @@ aigw_entry_rules(aigw_entry_t *e)
     if (n != 1) {
         return aigw_strdup("an entry has one of \"key\", \"jti\" and "
                            "\"sub\"");
+    }
+
+    if (e->key
+        && ngx_http_ai_key_is_ours((u_char *) e->key, strlen(e->key)))
+    {
+        return aigw_strdup("\"key\" is the id of a record, not the key "
+                           "itself");
     }
 
     if (e->key && issuer) {

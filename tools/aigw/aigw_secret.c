@@ -20,7 +20,7 @@
 
 
 static void aigw_secret_random(u_char *dst, size_t n);
-static void aigw_secret_trim(aigw_line_t *line, const char *what);
+static void aigw_secret_trim(const char *what);
 
 
 aigw_secret_t  aigw_secret;
@@ -191,11 +191,11 @@ aigw_secret_hmac(aigw_line_t *line)
 
         aigw_secret.hmac_len = strlen(value);
 
-        if (aigw_secret.hmac_len < size) {
+        if (aigw_secret.hmac_len <= size) {
             memcpy(aigw_secret.hmac, value, aigw_secret.hmac_len);
         }
 
-        aigw_secret_trim(line, name);
+        aigw_secret_trim(name);
     }
 
     if (aigw_has(line, AIGW_OPT_SECRET_FILE)) {
@@ -220,36 +220,42 @@ aigw_secret_hmac(aigw_line_t *line)
 
         close(fd);
 
-        aigw_secret_trim(line, name);
+        aigw_secret_trim(name);
     }
 }
 
 
+/* as nginx does: white space and controls at both ends are no part of it */
+
 static void
-aigw_secret_trim(aigw_line_t *line, const char *what)
+aigw_secret_trim(const char *what)
 {
     u_char  *p;
+    size_t   n;
 
-    if (aigw_secret.hmac_len > sizeof(aigw_secret.hmac) - 2) {
+    p = aigw_secret.hmac;
+    n = aigw_secret.hmac_len;
+
+    if (n > AIGW_SECRET_MAX) {
         aigw_fail("the secret of %s is too long", what);
     }
 
-    p = aigw_secret.hmac;
-
-    while (aigw_secret.hmac_len
-           && memchr(" \t\r\n", p[aigw_secret.hmac_len - 1], 4))
-    {
-        aigw_secret.hmac_len--;
+    while (n && p[0] <= ' ') {
+        p++;
+        n--;
     }
 
-    while (aigw_secret.hmac_len && memchr(" \t\r\n", p[0], 4)) {
-        aigw_secret.hmac_len--;
-        memmove(p, p + 1, aigw_secret.hmac_len);
+    while (n && p[n - 1] <= ' ') {
+        n--;
     }
 
-    if (aigw_secret.hmac_len == 0) {
-        aigw_fail("the secret of %s is empty", what);
+    if (n < AIGW_SECRET_MIN) {
+        aigw_fail("the secret of %s has less than %d bytes, nginx would not "
+                  "take it", what, AIGW_SECRET_MIN);
     }
+
+    memmove(aigw_secret.hmac, p, n);
+    aigw_secret.hmac_len = n;
 }
 
 

@@ -377,7 +377,7 @@ aigw_keys_verify(aigw_line_t *line)
     char            *hashes[2];
     size_t           i, n, k;
     time_t           now;
-    const char      *names[2], *digest;
+    const char      *names[4];
     aigw_file_t      f;
     aigw_record_t    r;
     aigw_state_e     state;
@@ -405,7 +405,8 @@ aigw_keys_verify(aigw_line_t *line)
     }
 
     for (i = 0; i < n; i++) {
-        names[i] = aigw_digest(hashes[i]);
+        names[2 * i] = aigw_digest(hashes[i]);
+        names[2 * i + 1] = aigw_upper(names[2 * i]);
     }
 
     aigw_file_open(&f, "keys", line, 0);
@@ -425,17 +426,15 @@ aigw_keys_verify(aigw_line_t *line)
                      != NULL);
         }
 
-        if (!aigw_mentions(&f.record, names, n)) {
+        if (!aigw_mentions(&f.record, names, 2 * n)) {
             continue;
         }
 
         aigw_record_parse(&r, &f.record);
 
         for (i = 0; i < r.nhashes; i++) {
-            digest = r.hashes[i].text;
-
             for (k = 0; k < n; k++) {
-                if (strcmp(digest, hashes[k]) == 0) {
+                if (strcasecmp(r.hashes[i].text, hashes[k]) == 0) {
                     break;
                 }
             }

@@ -530,7 +530,7 @@ aigw_time_parse(const char *text, time_t *t)
     if (aigw_digits(&p, 4, &tm.tm_year) != AIGW_OK || *p++ != '-'
         || aigw_digits(&p, 2, &tm.tm_mon) != AIGW_OK || *p++ != '-'
         || aigw_digits(&p, 2, &tm.tm_mday) != AIGW_OK
-        || (*p != 'T' && *p != 't')
+        || (*p != 'T' && *p != 't' && *p != ' ')
         || (p++, aigw_digits(&p, 2, &tm.tm_hour) != AIGW_OK) || *p++ != ':'
         || aigw_digits(&p, 2, &tm.tm_min) != AIGW_OK || *p++ != ':'
         || aigw_digits(&p, 2, &tm.tm_sec) != AIGW_OK)
