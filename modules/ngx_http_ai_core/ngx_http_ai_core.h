@@ -193,6 +193,9 @@ typedef struct {
     /* marks the location being parsed as one served by the gateway */
     void  (*enable)(ngx_conf_t *cf);
 
+    /* is the request's location one of these? */
+    ngx_uint_t  (*enabled)(ngx_http_request_t *r);
+
     ngx_int_t  (*add_hook)(ngx_conf_t *cf, ngx_http_ai_stage_e stage,
                    ngx_http_ai_hook_pt hook);
     ngx_int_t  (*add_permit)(ngx_conf_t *cf, ngx_http_ai_permit_pt permit);

@@ -351,7 +351,9 @@ ngx_http_ai_data_flags(ngx_http_ai_data_t *data)
         }
     }
 
-    return 0;
+    /* whoever leaves something out for a flag must not do it now */
+
+    return (uint64_t) -1;
 }
 
 
