@@ -217,7 +217,6 @@ ngx_http_ai_data_register(ngx_conf_t *cf, ngx_http_ai_data_def_t *def)
 
     data->slice.handler = ngx_http_ai_data_slice;
     data->slice.data = data;
-    data->slice.log = cf->cycle->log;
 
     size = amcf->data_dir.len + def->name.len + sizeof("/.jsonl");
 
@@ -587,6 +586,7 @@ ngx_http_ai_data_watch(ngx_http_ai_data_t *data, ngx_log_t *log)
         return 0;
     }
 
+    data->slice.log = log;
     ngx_post_event(&data->slice, &ngx_posted_next_events);
 
     return 0;
