@@ -11,6 +11,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
+use Digest::SHA;
 use JSON::PP;
 use MIME::Base64 qw(encode_base64);
 use Test::More;
@@ -670,5 +671,228 @@ my $after = () = $gw->error_log =~ /ai auth: refused: reason/g;
 cmp_ok($after - $before, '<', 500, '... not logged');
 
 $gw->finish;
+
+# a key or a token of one of several issuers
+
+sub b64 { return encode_base64($_[0], '') =~ tr{+/}{-_}r =~ s/=+$//r }
+
+sub token {
+    my ($iss, $secret, %claims) = @_;
+    my $text = b64('{"alg":"HS256","typ":"JWT"}') . '.'
+               . b64(encode_json({ iss => $iss, sub => 'jo', aud => 'ai',
+                                   exp => int(time() + 600), %claims }));
+
+    return $text . '.' . b64(Digest::SHA::hmac_sha256($text, $secret));
+}
+
+my @secret = map { $_ x 32 } qw(a b);
+
+$gw = gateway(<<"END", files => {
+    ai_data %%DIR%%;
+    ai_auth_log rate=1000r/s;
+
+    ai_jwt_issuer one { issuer https://one; secret file:one; alg HS256;
+                        audience ai; }
+    ai_jwt_issuer two { issuer https://two; secret file:two; alg HS256;
+                        audience ai; claim org \$ai_tenant; }
+
+    ai_provider p { dialect openai; endpoint $url; key none; }
+
+    log_format who escape=json '{"uri":"\$request_uri","auth":"\$ai_auth",'
+        '"id":"\$ai_key_id","user":"\$ai_user","tenant":"\$ai_tenant",'
+        '"reason":"\$ai_deny_reason","scopes":"\$ai_scopes"}';
+    access_log %%DIR%%/who.log who;
+END
+    'keys.json' => $keys->text,
+    one => "$secret[0]\n", two => "$secret[1]\n",
+}, server => <<'SERVER');
+        location /v1/   { ai_auth key jwt=one jwt=two; ai_pass p; }
+        location /one/  { ai_auth jwt=one; ai_pass p; }
+        location /key/  { ai_auth key; ai_pass p; }
+        location /any/  { satisfy any; allow all; ai_auth jwt=one; ai_pass p; }
+SERVER
+
+$c = $gw->client;
+
+for my $case ([ '/v1', token('https://one', $secret[0]),
+                '200 jwt one:jo jo' ],
+              [ '/v1', token('https://two', $secret[1], org => 'acme',
+                             scope => 'a b'),
+                '200 jwt two:jo jo acme a b' ],
+              [ '/v1', $bob, '200 key bob' ],
+              [ '/v1', token('https://one', $secret[1]),
+                '401 none signature' ],
+              [ '/v1', token('https://two', $secret[0]),
+                '401 none signature' ],
+              [ '/v1', token('https://three', $secret[0]),
+                '401 none claims' ],
+              [ '/v1', token('https://one', $secret[0], aud => 'x'),
+                '401 none claims' ],
+              [ '/v1', token('https://one', $secret[0],
+                             exp => int($now - 900)), '401 none expired' ],
+              [ '/v1', token('https://one', $secret[0],
+                             nbf => int($now + 900)), '401 none not_yet' ],
+              [ '/v1', 'a.b.c', '401 none claims' ],
+              [ '/v1', 'aaa.bbb', '401 none (?:malformed|unknown)' ],
+              [ '/v1', token('https://one', $secret[0]) =~ s/\.[^.]+$/./r,
+                '401 none (?:malformed|unknown)' ],
+              [ '/one', token('https://one', $secret[0]),
+                '200 jwt one:jo jo' ],
+              [ '/one', token('https://two', $secret[1]),
+                '401 none (?:claims|signature)' ],
+              [ '/one', $bob, '401 none malformed' ],
+              [ '/one', 'a' x 20000, '400 off' ],
+              [ '/key', token('https://one', $secret[0]),
+                '401 none (?:malformed|unknown)' ],
+              [ '/any', token('https://one', $secret[1]),
+                '401 none signature' ],
+              [ '/any', token('https://one', $secret[0]),
+                '200 jwt one:jo jo' ])
+{
+    my ($path, $key, $want) = @$case;
+
+    ($r, $log) = ask("$path/chat/completions", bearer($key));
+
+    my $got = join ' ', $r->{status}, grep { defined && length }
+              map { $log->{$_} } qw(auth id user tenant scopes reason);
+
+    like($got, qr/^(?:$want)$/, "$path: $want");
+
+    next if $r->{status} != 401;
+
+    like($r->{headers}{'www-authenticate'}, qr/error="invalid_token"/,
+         '... WWW-Authenticate');
+    unlike($r->{body}, qr/signature|claims|one|two|three/,
+           '... no hint at what is wrong') if $want !~ /expired|not_yet/;
+}
+
+$all = $gw->error_log . $gw->read_file('who.log');
+unlike($all, qr/eyJ/, 'no token in a log');
+
+$gw->finish;
+
+# what nginx -t says
+
+sub conf {
+    my ($http, $server, $want, $name, %opt) = @_;
+    my $gw = AI::Gateway->new(files => {
+        'keys.json' => $keys->text, pepper => "0123456789abcdef\n",
+        hs => 'h' x 32, short => "0123456789abcde\n", empty => "\n" }, %opt,
+        conf => <<"END");
+events {}
+http {
+    ai_provider p { dialect static; }
+    ai_jwt_issuer corp { issuer https://x; secret file:hs; alg HS256;
+                         audience ai; leeway 1s; }
+    $http
+    server {
+        listen 127.0.0.1:%%PORT_0%%;
+        $server
+    }
+}
+END
+    my ($rc, $out) = $gw->conf_test;
+
+    if (defined $want) {
+        isnt($rc, 0, "$name: refused");
+        like($out, qr/\[emerg\].*$want/s, '... message');
+        like($out, qr/nginx\.conf:\d+/, '... where')
+            if !$opt{anywhere};
+    } else {
+        is($rc, 0, $name) or diag($out);
+    }
+
+    return $out;
+}
+
+my $data = 'ai_data %%DIR%%;';
+
+conf('', 'ai_auth key;', qr/ai_data/, 'ai_auth key without ai_data',
+     anywhere => 1);
+conf('', 'ai_auth variable=$remote_addr;', qr/ai_data/,
+     'ai_auth variable= without ai_data', anywhere => 1);
+conf('', 'ai_auth jwt=corp;', undef, 'ai_auth jwt= needs none');
+conf($data, 'ai_auth jwt=crop;',
+     qr/"ai_auth jwt=crop": no "ai_jwt_issuer crop", did you mean "corp"\?/,
+     'unknown issuer');
+conf($data, 'ai_auth jwt=;', qr/invalid parameter|expects the name/,
+     'no issuer');
+conf($data, 'ai_auth jwt;', qr/invalid parameter "jwt".*did you mean "jwt="/,
+     'jwt alone');
+conf($data, 'ai_auth jwt=corp jwt=corp;', qr/"jwt=corp" twice/,
+     'an issuer twice');
+conf($data, 'ai_auth kye;', qr/invalid parameter "kye" .*did you mean "key"/,
+     'unknown parameter');
+conf($data, 'ai_auth;', qr/number of arguments/, 'no parameter');
+conf($data, 'ai_auth key key;', qr/has "key" twice/, 'key twice');
+conf($data, 'ai_auth off key;', qr/"off" and something else/, 'off and key');
+conf($data, 'ai_auth key off;', qr/"off" and something else/, 'key and off');
+conf($data, 'ai_auth key; ai_auth key;', qr/is duplicate/, 'two directives');
+conf($data, 'ai_auth realm=x;', qr/needs "key", "jwt=", "variable="/,
+     'a realm only');
+conf($data, 'ai_auth key realm=a realm=b;', qr/has "realm=" twice/,
+     'two realms');
+conf($data, 'ai_auth key realm=a"b;', qr/"realm=" with quotes/,
+     'quotes in a realm');
+conf($data, 'ai_auth variable=alice;',
+     qr/"ai_auth variable=alice" would be the same caller for every request/,
+     'a constant identity');
+conf($data, 'ai_auth variable=$nothing;', qr/unknown "nothing" variable/,
+     'unknown variable', anywhere => 1);
+conf($data, 'satisfy any; ai_auth variable=$remote_user;',
+     qr/\$remote_user does not work with "satisfy any"/,
+     '$remote_user and satisfy any');
+conf($data, 'ai_auth variable=$remote_user; location / { satisfy any; }',
+     qr/\$remote_user does not work with "satisfy any"/, '... inherited');
+conf($data, 'ai_auth variable=$ssl_client_s_dn variable=x$remote_addr;',
+     undef, 'several variables');
+
+conf("$data ai_key_secret file:pepper;", 'ai_auth key;', undef,
+     'ai_key_secret file:');
+conf("$data ai_key_secret env:AI_PEPPER;", 'ai_auth key;', undef,
+     'ai_key_secret env:', env => { AI_PEPPER => 'fedcba9876543210' });
+conf("$data ai_key_secret env:AI_NO_PEPPER;", 'ai_auth key;',
+     qr/environment variable "AI_NO_PEPPER" is not set/, '... not set');
+conf("$data ai_key_secret file:nofile;", 'ai_auth key;', qr/nofile/,
+     '... no file');
+conf("$data ai_key_secret file:empty;", 'ai_auth key;', qr/empty/,
+     '... empty file');
+conf("$data ai_key_secret file:short;", 'ai_auth key;',
+     qr/less than 16 bytes/, '... too short');
+my $out = conf("$data ai_key_secret 0123456789abcdef;", 'ai_auth key;',
+               qr/expects "file:PATH" or "env:NAME"/, '... literal');
+unlike($out, qr/0123456789abcdef/, '... is not shown');
+conf("$data ai_key_secret file:pepper; ai_key_secret file:pepper;",
+     'ai_auth key;', qr/is duplicate/, '... twice');
+$out = conf("$data ai_key_secret file:pepper;", '', undef, '... unused');
+like($out, qr/\[warn\].*"ai_key_secret" has no effect/, '... warns');
+
+conf("$data ai_auth_log $_;", 'ai_auth key;', undef, "ai_auth_log $_")
+    for qw(off rate=1r/s rate=1000r/s);
+conf("$data ai_auth_log $_;", 'ai_auth key;',
+     qr/invalid parameter "\Q$_\E" of "ai_auth_log"/, "ai_auth_log $_")
+    for qw(on rate=0r/s rate=5 rate=5r/m rate=r/s 5r/s);
+conf("$data ai_auth_log off; ai_auth_log off;", 'ai_auth key;',
+     qr/is duplicate/, '... twice');
+
+# keys whose hash has a secret
+
+my $peppered = AI::Keys->new(secret => 'fedcba9876543210');
+my $peter = $peppered->add('peter');
+
+for my $case ([ 'fedcba9876543210', 200 ], [ 'fedcba9876543211', 401 ]) {
+    my $hmac = gateway(<<"END", files => {
+    ai_data %%DIR%%;
+    ai_key_secret file:pepper;
+    ai_provider p { dialect static; }
+END
+        'keys.json' => $peppered->text, pepper => "$case->[0]\n",
+    }, server => 'location /v1/ { ai_auth key; ai_pass p; }');
+
+    is($hmac->client->get('/v1/models', headers => [ 'x-api-key' => $peter ])
+            ->{status}, $case->[1], "ai_key_secret: $case->[1]");
+    unlike($hmac->error_log, qr/\Q$case->[0]\E/, '... is in no log');
+    $hmac->finish;
+}
 
 done_testing();

@@ -702,9 +702,10 @@ ngx_http_ai_data_loaded(ngx_http_ai_data_t *data,
     if (ld) {
         ngx_log_error(level, log, 0,
                       "ai data: %s: generation %uA with %uL records is in "
-                      "force, %uz KB, %uL ms of work, %uL us at a time",
+                      "force, %uz KB, %uL ms of work, at most %uL us of it "
+                      "and %uL us on the clock at a time",
                       path, sh->generation, ld->records, ld->used / 1024,
-                      ld->work / 1000, ld->longest);
+                      ld->work / 1000, ld->most, ld->longest);
 
     } else if (sh->state == NGX_HTTP_AI_DATA_STALE) {
         ngx_log_error(NGX_LOG_NOTICE, log, 0,

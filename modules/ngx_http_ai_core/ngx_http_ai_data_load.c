@@ -27,6 +27,7 @@ static ngx_uint_t ngx_http_ai_data_load_changed(
     ngx_http_ai_data_loading_t *ld);
 static void ngx_http_ai_data_load_error(ngx_http_ai_data_loading_t *ld,
     ngx_uint_t line, const char *fmt, ...);
+static uint64_t ngx_http_ai_data_cpu(void);
 static void ngx_http_ai_data_sign(ngx_http_ai_data_sign_t *sign,
     struct stat *st, ngx_uint_t lines);
 
@@ -132,11 +133,12 @@ ngx_http_ai_data_load_none(ngx_http_ai_data_t *data,
 ngx_int_t
 ngx_http_ai_data_load_work(ngx_http_ai_data_loading_t *ld, ngx_uint_t slice)
 {
-    uint64_t    start, now;
+    uint64_t    start, now, cpu;
     ngx_int_t   rc;
     ngx_uint_t  n;
 
     start = ngx_http_ai_data_clock();
+    cpu = ngx_http_ai_data_cpu();
     rc = NGX_OK;
 
     if (ld->fd == NGX_INVALID_FILE) {
@@ -204,8 +206,11 @@ ngx_http_ai_data_load_work(ngx_http_ai_data_loading_t *ld, ngx_uint_t slice)
     }
 
     now = ngx_http_ai_data_clock() - start;
-    ld->work += now;
     ld->longest = ngx_max(ld->longest, now);
+
+    cpu = ngx_http_ai_data_cpu() - cpu;
+    ld->work += cpu;
+    ld->most = ngx_max(ld->most, cpu);
 
     ngx_log_debug3(NGX_LOG_DEBUG_HTTP, ld->load.pool->log, 0,
                    "ai data: slice of \"%s\": %uL us, rc:%i", ld->path, now,
@@ -918,6 +923,23 @@ ngx_http_ai_data_alike(ngx_http_ai_data_sign_t *a, ngx_http_ai_data_sign_t *b)
            && a->err == b->err
            && a->lines == b->lines
            && a->both == b->both;
+}
+
+
+/* us of work of this process, or just of time */
+
+static uint64_t
+ngx_http_ai_data_cpu(void)
+{
+#if defined(CLOCK_PROCESS_CPUTIME_ID)
+    struct timespec  ts;
+
+    if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts) == 0) {
+        return (uint64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+    }
+#endif
+
+    return ngx_http_ai_data_clock();
 }
 
 

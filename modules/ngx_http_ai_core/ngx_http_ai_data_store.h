@@ -151,8 +151,9 @@ struct ngx_http_ai_data_loading_s {
     ngx_http_ai_json_t         json;
     ngx_http_ai_json_node_t   *nodes;
 
-    uint64_t                   work;          /* us */
-    uint64_t                   longest;       /* us, slice */
+    uint64_t                   work;          /* us of CPU time */
+    uint64_t                   most;          /* ... of a slice */
+    uint64_t                   longest;       /* us on the clock */
     size_t                     error_len;
     u_char                     error[NGX_HTTP_AI_DATA_ERROR];
 

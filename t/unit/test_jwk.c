@@ -24,8 +24,9 @@
 
 #define K32   "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
 #define K31   "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHg"
-#define K64   "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4" \
-              "vMDEyMzQ1Njc4OTo7PD0-Pw"
+#define K64                                                                  \
+    "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKiss"           \
+    "LS4vMDEyMzQ1Njc4OTo7PD0-Pw"
 
 #define RSA   "\"kty\":\"RSA\",\"n\":\"" RSA_A1 "\",\"e\":\"AQAB\""
 #define EC    "\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"" X_A1 "\"," \
