@@ -148,6 +148,10 @@ in_chroot()
             [ ! -f "$conf" ] || cp "$conf" "$root/etc/apt/apt.conf.d/"
         done
 
+        # the Release file of a development suite lapses on slow mirrors
+        echo 'Acquire::Check-Valid-Until "false";' \
+            > "$root/etc/apt/apt.conf.d/90check-valid-until"
+
         chroot "$root" apt-get update -qq
         DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get install -y -qq \
             --no-install-recommends nginx nginx-dev gcc make binutils \

@@ -76,3 +76,25 @@ ngx_http_ai_codec_refuse(ngx_http_ai_codec_t *codec, const char *param,
 
     return NGX_DECLINED;
 }
+
+
+ngx_int_t
+ngx_http_ai_codec_refuse_at(ngx_http_ai_codec_t *codec, const char *path,
+    const char *what, ngx_str_t *value)
+{
+    ngx_str_t  s;
+
+    if (*path == '\0') {
+        return ngx_http_ai_codec_refuse(codec, NULL, "%s", what);
+    }
+
+    if (value == NULL) {
+        return ngx_http_ai_codec_refuse(codec, path, "%s: %s", path, what);
+    }
+
+    s = *value;
+    s.len = ngx_http_ai_min(s.len, 64);
+
+    return ngx_http_ai_codec_refuse(codec, path, "%s: %s \"%V\"", path, what,
+                                    &s);
+}

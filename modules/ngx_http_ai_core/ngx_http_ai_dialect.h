@@ -51,6 +51,11 @@ typedef struct {
 ngx_int_t ngx_http_ai_codec_refuse(ngx_http_ai_codec_t *codec,
     const char *param, const char *fmt, ...);
 
+/* the same as "path: what", with the value at fault when there is one; path
+ * may be empty */
+ngx_int_t ngx_http_ai_codec_refuse_at(ngx_http_ai_codec_t *codec,
+    const char *path, const char *what, ngx_str_t *value);
+
 
 /*
  * State of decoding one answer of a provider.  The dialect keeps its own part

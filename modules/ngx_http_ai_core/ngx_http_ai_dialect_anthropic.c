@@ -285,9 +285,8 @@ ngx_int_t
 ngx_http_ai_anthropic_bad(ngx_http_ai_anthropic_req_t *r, const char *name,
     const char *what, ngx_str_t *value)
 {
-    u_char     *p, *param;
-    size_t      len;
-    ngx_str_t   s;
+    size_t   len;
+    u_char  *p, *param;
 
     len = ngx_strlen(name) + 3 * NGX_INT_T_LEN + 64;
 
@@ -317,20 +316,7 @@ ngx_http_ai_anthropic_bad(ngx_http_ai_anthropic_req_t *r, const char *name,
     p = ngx_cpymem(p, name, ngx_strlen(name));
     *p = '\0';
 
-    if (param[0] == '\0') {
-        return ngx_http_ai_codec_refuse(r->codec, NULL, "%s", what);
-    }
-
-    if (value == NULL) {
-        return ngx_http_ai_codec_refuse(r->codec, (char *) param, "%s: %s",
-                                        param, what);
-    }
-
-    s = *value;
-    s.len = ngx_http_ai_min(s.len, 64);
-
-    return ngx_http_ai_codec_refuse(r->codec, (char *) param,
-                                    "%s: %s \"%V\"", param, what, &s);
+    return ngx_http_ai_codec_refuse_at(r->codec, (char *) param, what, value);
 }
 
 
@@ -653,7 +639,7 @@ ngx_http_ai_anthropic_tool(ngx_http_ai_anthropic_req_t *r, ngx_uint_t n,
     unsigned             cached;
     ngx_int_t            rc;
     ngx_str_t            type;
-    ngx_uint_t           v;
+    ngx_uint_t           v, flag;
     ngx_http_ai_json_t  *j;
 
     j = r->json;
@@ -708,25 +694,15 @@ ngx_http_ai_anthropic_tool(ngx_http_ai_anthropic_req_t *r, ngx_uint_t n,
     }
 
     v = ngx_http_ai_json_member(j, n, "strict");
+    flag = ngx_http_ai_json_flag(j, v);
 
-    switch (ngx_http_ai_json_type(j, v)) {
-
-    case NGX_HTTP_AI_JSON_NULL:
-        break;
-
-    case NGX_HTTP_AI_JSON_FALSE:
-        tool->strict = 1;
-        break;
-
-    case NGX_HTTP_AI_JSON_TRUE:
-        tool->strict = 2;
-        break;
-
-    default:
+    if (flag == 3) {
         return ngx_http_ai_anthropic_bad(r, "strict",
                                          "Input should be a valid boolean",
                                          NULL);
     }
+
+    tool->strict = flag;
 
     ngx_http_ai_anthropic_mark(j, n, &cached, &tool->cache);
     tool->cached = cached;

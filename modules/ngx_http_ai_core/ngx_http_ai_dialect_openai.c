@@ -375,9 +375,8 @@ ngx_int_t
 ngx_http_ai_openai_bad(ngx_http_ai_openai_req_t *r, const char *name,
     const char *what, ngx_str_t *value)
 {
-    u_char     *p, *param;
-    size_t      len;
-    ngx_str_t   s;
+    size_t   len;
+    u_char  *p, *param;
 
     len = ngx_strlen(name) + 2 * NGX_INT_T_LEN + 64;
 
@@ -403,20 +402,7 @@ ngx_http_ai_openai_bad(ngx_http_ai_openai_req_t *r, const char *name,
     p = ngx_cpymem(p, name, ngx_strlen(name));
     *p = '\0';
 
-    if (param[0] == '\0') {
-        return ngx_http_ai_codec_refuse(r->codec, NULL, "%s", what);
-    }
-
-    if (value == NULL) {
-        return ngx_http_ai_codec_refuse(r->codec, (char *) param, "%s: %s",
-                                        param, what);
-    }
-
-    s = *value;
-    s.len = ngx_http_ai_min(s.len, 64);
-
-    return ngx_http_ai_codec_refuse(r->codec, (char *) param,
-                                    "%s: %s \"%V\"", param, what, &s);
+    return ngx_http_ai_codec_refuse_at(r->codec, (char *) param, what, value);
 }
 
 

@@ -119,7 +119,7 @@ ngx_http_ai_openai_function(ngx_http_ai_openai_req_t *r, ngx_uint_t n,
 {
     unsigned             cached;
     ngx_int_t            rc;
-    ngx_uint_t           v;
+    ngx_uint_t           v, flag;
     ngx_http_ai_tool_t  *tool;
     ngx_http_ai_json_t  *j;
 
@@ -172,24 +172,14 @@ ngx_http_ai_openai_function(ngx_http_ai_openai_req_t *r, ngx_uint_t n,
     }
 
     v = ngx_http_ai_json_member(j, n, "strict");
+    flag = ngx_http_ai_json_flag(j, v);
 
-    switch (ngx_http_ai_json_type(j, v)) {
-
-    case NGX_HTTP_AI_JSON_NULL:
-        break;
-
-    case NGX_HTTP_AI_JSON_FALSE:
-        tool->strict = 1;
-        break;
-
-    case NGX_HTTP_AI_JSON_TRUE:
-        tool->strict = 2;
-        break;
-
-    default:
+    if (flag == 3) {
         return ngx_http_ai_openai_bad(r, *name ? "function.strict" : "strict",
                                       "must be true or false", NULL);
     }
+
+    tool->strict = flag;
 
     ngx_http_ai_openai_mark(r, n, &cached, &tool->cache);
     tool->cached = cached;

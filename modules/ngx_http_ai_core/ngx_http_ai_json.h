@@ -150,6 +150,27 @@ ngx_http_ai_json_type(ngx_http_ai_json_t *j, ngx_uint_t n)
 }
 
 
+/* 0 absent or null, 1 false, 2 true, 3 something else */
+static ngx_inline ngx_uint_t
+ngx_http_ai_json_flag(ngx_http_ai_json_t *j, ngx_uint_t n)
+{
+    switch (ngx_http_ai_json_type(j, n)) {
+
+    case NGX_HTTP_AI_JSON_NULL:
+        return 0;
+
+    case NGX_HTTP_AI_JSON_FALSE:
+        return 1;
+
+    case NGX_HTTP_AI_JSON_TRUE:
+        return 2;
+
+    default:
+        return 3;
+    }
+}
+
+
 /*
  * Bytes of a value as they came: for a string those inside the quotes ("raw
  * text"), otherwise the whole value.  An empty string for NONE.

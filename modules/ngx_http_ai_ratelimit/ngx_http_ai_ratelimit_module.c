@@ -321,7 +321,7 @@ ngx_http_ai_ratelimit_merge_loc_conf(ngx_conf_t *cf, void *parent,
 
     conf->parent = prev;
 
-    if (rmcf->api->enabled(cf)) {
+    if (rmcf->api->serves(cf)) {
 
         for (p = conf; p && !p->served; p = p->parent) {
             p->served = 1;
