@@ -27,6 +27,9 @@
 #define NGX_HTTP_AI_PEERS_AGE         3600000
 #define NGX_HTTP_AI_PEERS_FRESH       1000
 
+/* requests up to this size are sent at the end of the turn */
+#define NGX_HTTP_AI_PEERS_SMALL       (16 * 1024)
+
 /* an address that has failed is tried last for this long */
 #define NGX_HTTP_AI_PEERS_FAILED      5000
 
@@ -122,6 +125,7 @@ static ngx_int_t ngx_http_ai_peers_word(ngx_str_t *line, ngx_str_t *word);
 static ngx_int_t ngx_http_ai_peers_init(ngx_http_request_t *r,
     ngx_http_upstream_srv_conf_t *us);
 static ngx_int_t ngx_http_ai_peers_get(ngx_peer_connection_t *pc, void *data);
+static ngx_uint_t ngx_http_ai_peers_small(ngx_http_upstream_t *u);
 static ngx_connection_t *ngx_http_ai_peers_cached(ngx_http_ai_peer_data_t *pd,
     ngx_http_ai_peer_addr_t **addr);
 static ngx_http_ai_peer_addr_t *ngx_http_ai_peers_next(
@@ -668,7 +672,38 @@ ngx_http_ai_peers_get(ngx_peer_connection_t *pc, void *data)
     pc->connection = c;
     pc->cached = 1;
 
-    return NGX_DONE;
+    if (!ngx_http_ai_peers_small(pd->upstream)) {
+        return NGX_DONE;
+    }
+
+    /*
+     * As if it was being connected: the requests of this turn of the event
+     * loop go out one after another at its end.  Whoever reads them is then
+     * awake already more often than not, and waking it up costs more than
+     * anything else that is done for a short request.
+     */
+
+    ngx_post_event(c->write, &ngx_posted_events);
+
+    return NGX_AGAIN;
+}
+
+
+/* a long one is better sent while it is in the processor's cache */
+
+static ngx_uint_t
+ngx_http_ai_peers_small(ngx_http_upstream_t *u)
+{
+    off_t         size;
+    ngx_chain_t  *cl;
+
+    size = 0;
+
+    for (cl = u->request_bufs; cl; cl = cl->next) {
+        size += ngx_buf_size(cl->buf);
+    }
+
+    return (size <= NGX_HTTP_AI_PEERS_SMALL);
 }
 
 
