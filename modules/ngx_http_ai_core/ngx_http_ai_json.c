@@ -816,6 +816,8 @@ ngx_http_ai_json_scaled(ngx_http_ai_json_decimal_t *d, int64_t scale,
 ngx_int_t
 ngx_http_ai_json_int(ngx_http_ai_json_t *j, ngx_uint_t n, int64_t *value)
 {
+    size_t                      i;
+    int64_t                     v;
     ngx_str_t                   s;
     ngx_http_ai_json_decimal_t  d;
 
@@ -826,6 +828,24 @@ ngx_http_ai_json_int(ngx_http_ai_json_t *j, ngx_uint_t n, int64_t *value)
     }
 
     s = ngx_http_ai_json_raw(j, n);
+
+    /* digits that cannot overflow, as in nearly all cases */
+
+    v = 0;
+
+    for (i = 0; i < s.len && i < 18; i++) {
+
+        if ((u_char) (s.data[i] - '0') > 9) {
+            break;
+        }
+
+        v = v * 10 + (s.data[i] - '0');
+    }
+
+    if (i == s.len) {
+        *value = v;
+        return NGX_OK;
+    }
 
     if (ngx_http_ai_json_decimal(s.data, s.len, &d) != NGX_OK
         || ngx_http_ai_json_scaled(&d, 0, 0, value) != NGX_OK)
