@@ -600,18 +600,11 @@ invalid:
 
 
 ngx_uint_t
-ngx_http_ai_json_key_eq(ngx_http_ai_json_t *j, ngx_uint_t key,
+ngx_http_ai_json_key_unescaped(ngx_http_ai_json_node_t *node,
     const char *name, size_t len)
 {
-    size_t                    n;
-    u_char                   *p, *last, *end, buf[4];
-    ngx_http_ai_json_node_t  *node;
-
-    node = &j->nodes[key];
-
-    if (!node->escaped) {
-        return node->len == len && ngx_memcmp(node->start, name, len) == 0;
-    }
+    size_t   n;
+    u_char  *p, *last, *end, buf[4];
 
     p = node->start;
     last = p + node->len;
