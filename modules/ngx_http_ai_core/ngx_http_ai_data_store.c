@@ -529,13 +529,16 @@ ngx_http_ai_data_lookup(ngx_http_ai_data_view_t *view, uint32_t hash,
 static ngx_uint_t
 ngx_http_ai_data_same(u_char *a, u_char *b, size_t len)
 {
-    size_t           i;
-    volatile u_char  differ;
+    size_t            i;
+    u_char            differ;
+    volatile u_char  *va, *vb;
 
+    va = a;
+    vb = b;
     differ = 0;
 
     for (i = 0; i < len; i++) {
-        differ |= a[i] ^ b[i];
+        differ |= va[i] ^ vb[i];
     }
 
     return differ == 0;
