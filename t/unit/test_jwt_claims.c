@@ -206,6 +206,12 @@ test_claims(void)
           NGX_HTTP_AI_JWT_CLAIMS },
         { "jti as a number", "{" ISS "," AUD "," EXP ",\"jti\":1}",
           NGX_HTTP_AI_JWT_CLAIMS },
+        { "an array as azp", "{" ISS "," AUD "," EXP ",\"azp\":[\"x\"]}",
+          NGX_HTTP_AI_JWT_CLAIMS },
+        { "an object as client_id", "{" ISS "," AUD "," EXP
+          ",\"client_id\":{}}", NGX_HTTP_AI_JWT_CLAIMS },
+        { "sub null", "{" ISS "," AUD "," EXP ",\"sub\":null}",
+          NGX_HTTP_AI_JWT_CLAIMS },
         { "azp when it is not asked for", "{" ISS "," AUD "," EXP
           ",\"azp\":\"x\"}", NGX_HTTP_AI_JWT_OK }
     };
