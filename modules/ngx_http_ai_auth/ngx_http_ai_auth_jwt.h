@@ -39,6 +39,10 @@
 #define NGX_HTTP_AI_JWA_ES384  0x0400
 #define NGX_HTTP_AI_JWA_ES512  0x0800
 #define NGX_HTTP_AI_JWA_EDDSA  0x1000     /* Ed25519, Ed448 */
+#define NGX_HTTP_AI_JWA_ED25519 0x2000    /* RFC 9864: one of the curves */
+#define NGX_HTTP_AI_JWA_ED448  0x4000
+
+#define NGX_HTTP_AI_JWA_HMAC   0x0007     /* the key is a shared secret */
 
 #define NGX_HTTP_AI_JWT_MAX    16384      /* bytes of a token, at most */
 
@@ -47,7 +51,7 @@ typedef enum {
     NGX_HTTP_AI_JWT_OK = 0,
     NGX_HTTP_AI_JWT_MALFORMED,            /* not a compact JWS */
     NGX_HTTP_AI_JWT_ALG,                  /* not allowed, or "none" */
-    NGX_HTTP_AI_JWT_CRIT,
+    NGX_HTTP_AI_JWT_CRIT,                 /* "crit", "b64", "zip" */
     NGX_HTTP_AI_JWT_TYPE,                 /* "typ" */
     NGX_HTTP_AI_JWT_NO_KEY,               /* no key of that kid and alg */
     NGX_HTTP_AI_JWT_SIGNATURE,
@@ -75,6 +79,7 @@ typedef struct {
     ngx_uint_t                 alg;           /* one bit; 0: unknown */
     ngx_http_ai_json_t         claims;        /* whole tree of an object */
     ngx_str_t                  payload;       /* its text */
+    unsigned                   verified:1;    /* by ngx_http_ai_jwt_verify() */
 } ngx_http_ai_jwt_t;
 
 
@@ -85,9 +90,12 @@ typedef struct {
     ngx_str_t                  issuer;        /* exact; never empty */
     ngx_array_t               *audiences;     /* of ngx_str_t, one must match;
                                                  NULL: not looked at */
-    ngx_array_t               *azp;           /* of ngx_str_t; NULL: any */
+    ngx_array_t               *azp;           /* of ngx_str_t: "azp", or
+                                                 "client_id" when there is no
+                                                 "azp"; NULL: any */
     ngx_str_t                  type;          /* lower case; empty: any but
-                                                 those of other kinds */
+                                                 those of other kinds, that
+                                                 is "...+jwt", not "at+jwt" */
     time_t                     leeway;        /* s */
     time_t                     max_age;       /* s since "iat"; 0: any */
     ngx_uint_t                 no_exp;        /* "exp" may be missing */
@@ -98,10 +106,11 @@ typedef struct {
  * Keys of a JWK set, at most max of them; keys for encryption ("use" other
  * than "sig", key_ops without "verify"), of unknown kinds or unusable (RSA
  * below 2048 bits or with a small or even e, points off the curve, HMAC keys
- * shorter than the hash) are left out and counted.  algs: only these; a key
- * without "alg" gets one key object for each that fits its type.  Freed with
- * the pool (cleanup).  NGX_OK; NGX_DECLINED: not a key set, *error says why;
- * NGX_ERROR: no memory.
+ * shorter than the hash, private keys, secrets beside public keys, different
+ * keys of one "kid" and algorithm) are left out and counted.  algs: only
+ * these; a key without "alg" gets one key object for each that fits its type.
+ * Freed with the pool (cleanup).  NGX_OK, also without a usable key;
+ * NGX_DECLINED: not a key set, *error says why; NGX_ERROR: no memory.
  */
 ngx_int_t ngx_http_ai_jwks_parse(ngx_pool_t *pool, ngx_str_t *text,
     ngx_uint_t algs, ngx_uint_t max, ngx_http_ai_jwks_t **jwks,
@@ -111,37 +120,60 @@ ngx_int_t ngx_http_ai_jwks_parse(ngx_pool_t *pool, ngx_str_t *text,
 ngx_int_t ngx_http_ai_jwks_add_secret(ngx_http_ai_jwks_t *jwks,
     ngx_str_t *secret, ngx_uint_t algs, const char **error);
 
-/* an empty set */
+/* an empty set; NULL: no memory */
 ngx_http_ai_jwks_t *ngx_http_ai_jwks_create(ngx_pool_t *pool);
 
 /* key objects in it, and JWKs left out */
 ngx_uint_t ngx_http_ai_jwks_count(ngx_http_ai_jwks_t *jwks,
     ngx_uint_t *ignored);
 
+/* why the first JWK was left out, a static text for the log, or NULL */
+const char *ngx_http_ai_jwks_why(ngx_http_ai_jwks_t *jwks);
+
 
 /* takes a token apart; size limit, base64url to the letter, no duplicate
- * members, header and claims are JSON objects in UTF-8 */
+ * members, header and claims are JSON objects in UTF-8.  OK, MALFORMED, CRIT
+ * or NO_MEMORY */
 ngx_http_ai_jwt_e ngx_http_ai_jwt_parse(ngx_pool_t *pool, ngx_str_t *token,
     ngx_http_ai_jwt_t *jwt);
 
-/* signature: every matching key is tried (at most 8).  NO_KEY: the set may be
- * old */
+/* the same of a JWS of any payload, which is decoded and not looked at */
+ngx_http_ai_jwt_e ngx_http_ai_jws_parse(ngx_pool_t *pool, ngx_str_t *token,
+    ngx_http_ai_jwt_t *jwt);
+
+/*
+ * Algorithm, type and signature: every matching key is tried (at most 8).  A
+ * key without a "kid" matches any token, a token without one any key.  NO_KEY:
+ * no key of that "kid" and algorithm, the set may be old.
+ */
 ngx_http_ai_jwt_e ngx_http_ai_jwt_verify(ngx_http_ai_jwt_t *jwt,
     ngx_http_ai_jwks_t *jwks, ngx_http_ai_jwt_rules_t *rules);
 
-/* claims of a verified token; *expires: its "exp", or 0 */
+/* claims of a verified token (of another: SIGNATURE); "sub", "jti", "azp" and
+ * "client_id" are strings where they are there; *expires: its "exp", or 0,
+ * without leeway */
 ngx_http_ai_jwt_e ngx_http_ai_jwt_check(ngx_http_ai_jwt_t *jwt,
     ngx_http_ai_jwt_rules_t *rules, time_t now, time_t *expires);
 
 /*
  * The value of a claim as text: path is a member's name, names with dots
  * between them, or a JSON pointer ("/a/b").  A whole-name match wins over
- * dots.  A string as it is (unescaped), a number or literal as written, an
- * array of strings with "sep" between the items, an object as its JSON text.
- * NGX_OK, NGX_DECLINED: there is none or null, NGX_ERROR: no memory.
+ * dots, a longer name over a shorter one.  A string as it is (unescaped: it
+ * may hold control characters), a number or literal as written, an array with
+ * "sep" between the items, an object as its JSON text without white space.
+ * Items that contain "sep" are left out, they must not become two.  NGX_OK,
+ * NGX_DECLINED: there is none or null, NGX_ERROR: no memory.
  */
 ngx_int_t ngx_http_ai_jwt_claim(ngx_http_ai_json_t *claims, ngx_pool_t *pool,
     ngx_str_t *path, u_char sep, ngx_str_t *value);
+
+/* base64url without padding, to the letter: NGX_OK, NGX_DECLINED, NGX_ERROR */
+ngx_int_t ngx_http_ai_jwt_base64url(ngx_pool_t *pool, ngx_str_t *src,
+    ngx_str_t *dst);
+
+/* names of members are unique in every object: NGX_OK, NGX_DECLINED,
+ * NGX_ERROR */
+ngx_int_t ngx_http_ai_jwt_unique(ngx_pool_t *pool, ngx_http_ai_json_t *j);
 
 /* "RS256" to its bit; 0: unknown */
 ngx_uint_t ngx_http_ai_jwa_find(ngx_str_t *name);

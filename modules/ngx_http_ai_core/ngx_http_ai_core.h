@@ -193,6 +193,9 @@ typedef struct {
     /* marks the location being parsed as one served by the gateway */
     void  (*enable)(ngx_conf_t *cf);
 
+    /* is the request's location one of these? */
+    ngx_uint_t  (*enabled)(ngx_http_request_t *r);
+
     ngx_int_t  (*add_hook)(ngx_conf_t *cf, ngx_http_ai_stage_e stage,
                    ngx_http_ai_hook_pt hook);
     ngx_int_t  (*add_permit)(ngx_conf_t *cf, ngx_http_ai_permit_pt permit);
@@ -247,6 +250,9 @@ typedef struct {
     ngx_int_t  (*data_walk)(ngx_http_ai_data_t *data, ngx_pool_t *pool,
                    ngx_int_t (*handler)(void *ctx, ngx_str_t *blob),
                    void *ctx);
+    ngx_uint_t  (*data_enabled)(ngx_conf_t *cf);
+    ngx_int_t  (*data_status)(ngx_uint_t n, ngx_pool_t *pool,
+                   ngx_http_ai_data_status_t *status);
 
     /* background requests, see ngx_http_ai_fetch.h */
     ngx_http_ai_fetcher_t  *(*fetcher_create)(ngx_conf_t *cf,
@@ -254,6 +260,9 @@ typedef struct {
     ngx_int_t  (*fetch)(ngx_http_ai_fetcher_t *fetcher, ngx_str_t *url,
                    ngx_http_ai_fetch_t *f);
     ngx_resolver_t  *(*resolver)(ngx_conf_t *cf, ngx_msec_t *timeout);
+    ngx_int_t  (*hosts)(ngx_pool_t *pool, ngx_log_t *log, ngx_str_t *name,
+                   ngx_array_t *addrs);
+    ngx_int_t  (*tls_trust)(ngx_conf_t *cf, ngx_ssl_t *ssl, ngx_str_t *ca);
 } ngx_http_ai_api_t;
 
 

@@ -34,6 +34,7 @@ static void *ngx_http_ai_core_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_ai_core_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static ngx_int_t ngx_http_ai_core_init_process(ngx_cycle_t *cycle);
+static void ngx_http_ai_core_exit_process(ngx_cycle_t *cycle);
 static char *ngx_http_ai_core_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_ai_core_memory_retain(ngx_conf_t *cf,
@@ -42,6 +43,7 @@ static char *ngx_http_ai_core_limit(ngx_conf_t *cf, void *post, void *data);
 static ngx_int_t ngx_http_ai_core_init_zone(ngx_shm_zone_t *shm_zone,
     void *old);
 static void ngx_http_ai_core_enable(ngx_conf_t *cf);
+static ngx_uint_t ngx_http_ai_core_enabled(ngx_http_request_t *r);
 static ngx_int_t ngx_http_ai_core_add_hook(ngx_conf_t *cf,
     ngx_http_ai_stage_e stage, ngx_http_ai_hook_pt hook);
 static ngx_int_t ngx_http_ai_core_add_permit(ngx_conf_t *cf,
@@ -75,6 +77,13 @@ static ngx_command_t  ngx_http_ai_core_commands[] = {
     { ngx_string("ai_memory_retain"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
       ngx_http_ai_core_memory_retain,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("ai_data"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE123,
+      ngx_http_ai_data_directive,
       NGX_HTTP_MAIN_CONF_OFFSET,
       0,
       NULL },
@@ -150,7 +159,7 @@ ngx_module_t  ngx_http_ai_core_module = {
     ngx_http_ai_core_init_process,         /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
-    NULL,                                  /* exit process */
+    ngx_http_ai_core_exit_process,         /* exit process */
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
 };
@@ -158,6 +167,7 @@ ngx_module_t  ngx_http_ai_core_module = {
 
 static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_core_enable,
+    ngx_http_ai_core_enabled,
     ngx_http_ai_core_add_hook,
     ngx_http_ai_core_add_permit,
     ngx_http_ai_core_add_shared,
@@ -169,14 +179,37 @@ static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_parse_body,
     ngx_http_ai_send_error,
     ngx_http_ai_refuse,
-    ngx_http_ai_add_headers
+    ngx_http_ai_add_headers,
+
+    ngx_http_ai_data_register,
+    ngx_http_ai_data_add,
+    ngx_http_ai_data_find,
+    ngx_http_ai_data_generation,
+    ngx_http_ai_data_flags,
+    ngx_http_ai_data_walk,
+    ngx_http_ai_data_enabled,
+    ngx_http_ai_data_status,
+
+    ngx_http_ai_fetcher_create,
+    ngx_http_ai_fetch,
+    ngx_http_ai_resolver,
+    ngx_http_ai_hosts,
+#if (NGX_HTTP_SSL)
+    ngx_http_ai_tls_trust
+#else
+    NULL
+#endif
 };
 
 
 static ngx_int_t
 ngx_http_ai_core_preconfiguration(ngx_conf_t *cf)
 {
-    return ngx_http_ai_add_variables(cf);
+    if (ngx_http_ai_add_variables(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_ai_data_add_variables(cf);
 }
 
 
@@ -189,6 +222,12 @@ ngx_http_ai_core_postconfiguration(ngx_conf_t *cf)
 
     amcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_core_module);
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+
+    amcf->configured = 1;
+
+    if (amcf->fetchers) {
+        (void) ngx_http_ai_resolver(cf, &amcf->resolver_timeout);
+    }
 
     h = ngx_array_push(&cmcf->phases[NGX_HTTP_PRECONTENT_PHASE].handlers);
     if (h == NULL) {
@@ -229,6 +268,7 @@ ngx_http_ai_core_create_main_conf(ngx_conf_t *cf)
      *
      *     amcf->zone_name = { 0, NULL };
      *     amcf->zone = NULL;
+     *     amcf->data_dir = { 0, NULL };
      */
 
     amcf->head.abi = NGX_HTTP_AI_ABI;
@@ -249,6 +289,9 @@ ngx_http_ai_core_create_main_conf(ngx_conf_t *cf)
         != NGX_OK
         || ngx_array_init(&amcf->shared, cf->pool, 4,
                           sizeof(ngx_http_ai_shared_t *))
+           != NGX_OK
+        || ngx_array_init(&amcf->data, cf->pool, 4,
+                          sizeof(ngx_http_ai_data_t *))
            != NGX_OK)
     {
         return NULL;
@@ -335,11 +378,15 @@ ngx_http_ai_core_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 static ngx_int_t
 ngx_http_ai_core_init_process(ngx_cycle_t *cycle)
 {
-#if defined(__GLIBC__)
     ngx_http_ai_core_main_conf_t  *amcf;
 
     amcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_ai_core_module);
 
+    if (amcf) {
+        ngx_http_ai_fetch_init(amcf);
+    }
+
+#if defined(__GLIBC__)
     if (amcf && amcf->memory_retain) {
 
         /*
@@ -356,7 +403,22 @@ ngx_http_ai_core_init_process(ngx_cycle_t *cycle)
 
     ngx_http_ai_request_id_seed();
 
-    return NGX_OK;
+    return ngx_http_ai_data_init_process(cycle);
+}
+
+
+static void
+ngx_http_ai_core_exit_process(ngx_cycle_t *cycle)
+{
+    ngx_http_ai_core_main_conf_t  *amcf;
+
+    amcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_ai_core_module);
+
+    if (amcf) {
+        ngx_http_ai_fetch_exit(amcf);
+    }
+
+    ngx_http_ai_data_exit_process(cycle);
 }
 
 
@@ -531,6 +593,17 @@ ngx_http_ai_core_enable(ngx_conf_t *cf)
 
     alcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_ai_core_module);
     alcf->enable = 1;
+}
+
+
+static ngx_uint_t
+ngx_http_ai_core_enabled(ngx_http_request_t *r)
+{
+    ngx_http_ai_core_loc_conf_t  *alcf;
+
+    alcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_core_module);
+
+    return alcf->enable;
 }
 
 

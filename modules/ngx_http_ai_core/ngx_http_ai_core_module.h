@@ -26,6 +26,22 @@ typedef struct {
     ngx_shm_zone_t                *zone;
 
     size_t                         memory_retain;
+
+    ngx_str_t                      data_dir;      /* ai_data; empty: none */
+    ngx_msec_t                     data_interval;
+    size_t                         data_size;
+    ngx_array_t                    data;          /* ngx_http_ai_data_t * */
+
+    /* ngx_http_ai_net.c, ngx_http_ai_fetch.c */
+    ngx_resolver_t                *resolver;
+    ngx_msec_t                     resolver_timeout;
+    ngx_uint_t                     fetchers;
+    ngx_queue_t                    fetches;       /* running, of a worker */
+    ngx_uint_t                     nfetches;
+    void                          *store;         /* X509_STORE of the
+                                                     system's certificates */
+    unsigned                       configured:1;  /* http {} was read */
+    unsigned                       resolved:1;    /* resolver is final */
 } ngx_http_ai_core_main_conf_t;
 
 
@@ -64,9 +80,22 @@ ngx_int_t ngx_http_ai_add_headers(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 ngx_int_t ngx_http_ai_error_filter_init(ngx_conf_t *cf);
 
+/* ngx_http_ai_fetch.c */
+
+void ngx_http_ai_fetch_init(ngx_http_ai_core_main_conf_t *amcf);
+void ngx_http_ai_fetch_exit(ngx_http_ai_core_main_conf_t *amcf);
+
 /* ngx_http_ai_variables.c */
 
 ngx_int_t ngx_http_ai_add_variables(ngx_conf_t *cf);
+
+/* ngx_http_ai_data.c */
+
+char *ngx_http_ai_data_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+ngx_int_t ngx_http_ai_data_add_variables(ngx_conf_t *cf);
+ngx_int_t ngx_http_ai_data_init_process(ngx_cycle_t *cycle);
+void ngx_http_ai_data_exit_process(ngx_cycle_t *cycle);
 
 
 extern ngx_module_t  ngx_http_ai_core_module;

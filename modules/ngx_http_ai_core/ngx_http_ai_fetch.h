@@ -41,7 +41,9 @@ struct ngx_http_ai_fetch_s {
     ngx_str_t                  path;          /* empty: the URL's; must begin
                                                  with "/" */
     ngx_str_t                  headers;       /* whole lines with CRLF */
-    ngx_str_t                  body;          /* copied */
+    ngx_str_t                  body;
+    ngx_uint_t                 quiet;         /* details of a failure are not
+                                                 logged, the handler does */
     void                     (*handler)(ngx_http_ai_fetch_t *f);
     void                      *data;
 
@@ -62,10 +64,11 @@ ngx_http_ai_fetcher_t *ngx_http_ai_fetcher_create(ngx_conf_t *cf,
     ngx_http_ai_fetch_conf_t *conf);
 
 /*
- * Starts an exchange in a worker (f is copied).  NGX_OK: the handler will be
- * called, never from inside this call; NGX_ERROR: it will not.
+ * Starts an exchange in a worker (f and its texts are copied).  NGX_OK: the
+ * handler will be called, never from inside this call; NGX_ERROR: it will not.
  * url, when not NULL, replaces the configured one (same TLS settings), for a
  * key set that discovery names; it must be https when the configured one is.
+ * When the worker ends, running exchanges fail.
  */
 ngx_int_t ngx_http_ai_fetch(ngx_http_ai_fetcher_t *fetcher, ngx_str_t *url,
     ngx_http_ai_fetch_t *f);
@@ -76,6 +79,26 @@ ngx_int_t ngx_http_ai_fetch(ngx_http_ai_fetcher_t *fetcher, ngx_str_t *url,
  * /etc/resolv.conf; NULL: none.  Call it after all of http {} was read.
  */
 ngx_resolver_t *ngx_http_ai_resolver(ngx_conf_t *cf, ngx_msec_t *timeout);
+
+/*
+ * NGX_OK: the name is the machine's own (localhost, or in /etc/hosts), DNS has
+ * no say in it; its addresses (ngx_addr_t without port) are added to addrs,
+ * unless that is NULL.  NGX_DECLINED: it is not.
+ */
+ngx_int_t ngx_http_ai_hosts(ngx_pool_t *pool, ngx_log_t *log, ngx_str_t *name,
+    ngx_array_t *addrs);
+
+/*
+ * What a client's context verifies by: certificates of the file ca or, when it
+ * is empty, those of the system, read once for all contexts of the cycle.
+ * NGX_DECLINED: the system has none; NGX_ERROR: logged.
+ */
+ngx_int_t ngx_http_ai_tls_trust(ngx_conf_t *cf, ngx_ssl_t *ssl,
+    ngx_str_t *ca);
+
+#define NGX_HTTP_AI_NO_CA                                                     \
+    "this system has no CA certificates, install package ca-certificates or " \
+    "add \"tls_ca\""
 
 
 #endif /* _NGX_HTTP_AI_FETCH_H_INCLUDED_ */

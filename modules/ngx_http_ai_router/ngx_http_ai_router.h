@@ -12,6 +12,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_ai_core.h"
+#include "ngx_http_ai_conf.h"
 
 
 #define NGX_HTTP_AI_MODEL_NAME_MAX  256
@@ -230,63 +231,6 @@ typedef struct {
     u_char                    *file;
     ngx_uint_t                 line;
 } ngx_http_ai_router_loc_conf_t;
-
-
-/*
- * ngx_http_ai_router_conf.c: what the directives have in common
- */
-
-typedef struct {
-    ngx_str_t                  name;
-    char                    *(*handler)(ngx_conf_t *cf, void *ctx);
-    ngx_uint_t                 min;           /* arguments */
-    ngx_uint_t                 max;
-    ngx_uint_t                 multi;         /* may be repeated */
-} ngx_http_ai_sub_t;
-
-
-typedef struct {
-    const char                *block;         /* "provider", "model" */
-    ngx_str_t                 *name;
-    ngx_http_ai_sub_t         *subs;          /* ends with an empty name */
-    ngx_uint_t                 seen;          /* bits of subs */
-    void                      *ctx;
-} ngx_http_ai_block_t;
-
-
-/* reads "{ ... }" with the sub-directives of block->subs */
-char *ngx_http_ai_conf_block(ngx_conf_t *cf, ngx_http_ai_block_t *block);
-
-/* [emerg] about a directive that was read before; returns NGX_CONF_ERROR */
-char *ngx_http_ai_conf_error(ngx_conf_t *cf, u_char *file, ngx_uint_t line,
-    const char *fmt, ...);
-
-/* the value of argument "name=value"; 0: arg is another one */
-ngx_uint_t ngx_http_ai_conf_arg(ngx_str_t *arg, const char *name,
-    ngx_str_t *value);
-
-char *ngx_http_ai_conf_complex(ngx_conf_t *cf, ngx_str_t *text,
-    ngx_http_complex_value_t **value);
-
-/* of a text in which "$" means nothing; NULL: no memory */
-ngx_http_complex_value_t *ngx_http_ai_conf_literal(ngx_conf_t *cf,
-    ngx_str_t *text);
-
-/* letters, digits, "-", "_" and "."? */
-ngx_uint_t ngx_http_ai_conf_name(ngx_str_t *text, size_t max);
-
-/* "100", "128k", "5m": decimal; NGX_ERROR */
-ngx_int_t ngx_http_ai_conf_count(ngx_str_t *text);
-
-/* best match of a list of names, or NULL */
-ngx_str_t *ngx_http_ai_near(ngx_str_t *name, ngx_str_t *names, ngx_uint_t n);
-
-/* the same as ", did you mean "x"?"; empty when there is none */
-ngx_str_t ngx_http_ai_near_text(ngx_pool_t *pool, ngx_str_t *name,
-    ngx_str_t *names, ngx_uint_t n);
-
-/* likeness, less is closer; NGX_MAX_UINT32_VALUE: none */
-ngx_uint_t ngx_http_ai_near_score(ngx_str_t *name, ngx_str_t *other);
 
 
 /* ngx_http_ai_router_provider.c: "ai_provider name { ... }" */

@@ -18,9 +18,8 @@ static ngx_int_t ngx_http_ai_provider_upstream(ngx_conf_t *cf,
     ngx_hash_t *hide);
 #if (NGX_HTTP_SSL)
 static ngx_int_t ngx_http_ai_provider_ssl(ngx_conf_t *cf,
-    ngx_http_ai_provider_t *provider, ngx_uint_t named, X509_STORE **store);
-static ngx_int_t ngx_http_ai_provider_default_ca(ngx_conf_t *cf,
-    ngx_http_ai_provider_t *provider, SSL_CTX *ssl_ctx, X509_STORE **store);
+    ngx_http_ai_router_main_conf_t *amcf, ngx_http_ai_provider_t *provider,
+    ngx_uint_t named);
 #endif
 
 
@@ -43,36 +42,14 @@ static ngx_str_t  ngx_http_ai_hide_headers[] = {
 const char *
 ngx_http_ai_provider_url(ngx_pool_t *pool, ngx_http_ai_provider_t *provider)
 {
-    u_char     *p, *last, *host, *host_end, *start;
-    ngx_int_t   port;
-    in_port_t   standard;
-#if (NGX_HAVE_INET6)
-    u_char      addr[16];
-#endif
+    u_char             *p, *last;
+    const char         *error;
+    ngx_http_ai_url_t   url;
 
-    p = provider->endpoint.data;
-    last = p + provider->endpoint.len;
+    last = provider->endpoint.data + provider->endpoint.len;
+    p = ngx_strlchr(provider->endpoint.data, last, ':');
 
-    if (last - p > 8 && ngx_strncasecmp(p, (u_char *) "https://", 8) == 0) {
-        provider->ssl = 1;
-        standard = 443;
-        p += 8;
-
-    } else if (last - p > 7
-               && ngx_strncasecmp(p, (u_char *) "http://", 7) == 0)
-    {
-        provider->ssl = 0;
-        standard = 80;
-        p += 7;
-
-    } else {
-        return "it must be \"https://host...\" or \"http://host...\"";
-    }
-
-    for (host = p; p < last; p++) {
-        if (*p <= ' ' || *p >= 0x7f || *p == '"' || *p == '\\') {
-            return "unexpected character";
-        }
+    for ( /* void */ ; p && p < last; p++) {
 
         if (*p == '$') {
             return "variables are not supported, use several providers";
@@ -83,100 +60,24 @@ ngx_http_ai_provider_url(ngx_pool_t *pool, ngx_http_ai_provider_t *provider)
         }
     }
 
-    start = host;
+    error = ngx_http_ai_url_parse(pool, &provider->endpoint, &url);
 
-    if (*host == '[') {
-        host++;
-        host_end = ngx_strlchr(host, last, ']');
-
-        if (host_end == NULL) {
-            return "missing \"]\"";
-        }
-
-#if (NGX_HAVE_INET6)
-        if (ngx_inet6_addr(host, host_end - host, addr) != NGX_OK) {
-            return "invalid IPv6 address";
-        }
-#else
-        return "this nginx has no IPv6";
-#endif
-
-        p = host_end + 1;
-
-    } else {
-
-        for (p = host; p < last && *p != ':' && *p != '/'; p++) {
-            if ((*p < 'a' || *p > 'z') && (*p < 'A' || *p > 'Z')
-                && (*p < '0' || *p > '9')
-                && *p != '-' && *p != '.' && *p != '_')
-            {
-                return "invalid host";
-            }
-        }
-
-        host_end = p;
+    if (error) {
+        return error;
     }
 
-    if (host == host_end) {
-        return "no host";
+    provider->ssl = url.ssl;
+    provider->host = url.host;
+    provider->hostname = url.hostname;
+    provider->port = url.port;
+    provider->no_port = url.no_port;
+    provider->path = url.path;
+
+    while (provider->path.len
+           && provider->path.data[provider->path.len - 1] == '/')
+    {
+        provider->path.len--;
     }
-
-    if (host_end - host > 253) {
-        return "too long host";
-    }
-
-    provider->hostname.len = host_end - host;
-    provider->hostname.data = ngx_pnalloc(pool, provider->hostname.len + 1);
-    if (provider->hostname.data == NULL) {
-        return "no memory";
-    }
-
-    ngx_strlow(provider->hostname.data, host, provider->hostname.len);
-    provider->hostname.data[provider->hostname.len] = '\0';
-
-    provider->port = standard;
-    provider->no_port = 1;
-    host_end = p;
-
-    if (p < last && *p == ':') {
-        host = ++p;
-
-        while (p < last && *p != '/') {
-            p++;
-        }
-
-        port = ngx_atoi(host, p - host);
-
-        if (port == NGX_ERROR || port < 1 || port > 65535) {
-            return "invalid port";
-        }
-
-        provider->port = (in_port_t) port;
-        provider->no_port = 0;
-
-        if (provider->port != standard) {
-            host_end = p;
-        }
-    }
-
-    if (p < last && *p != '/') {
-        return "unexpected text after the host";
-    }
-
-    provider->host.len = host_end - start;
-    provider->host.data = ngx_pnalloc(pool, provider->host.len);
-    if (provider->host.data == NULL) {
-        return "no memory";
-    }
-
-    ngx_strlow(provider->host.data, start, provider->host.len);
-
-    while (last > p && *(last - 1) == '/') {
-        last--;
-    }
-
-    provider->path.data = p;
-    provider->path.len = last - p;
 
     return NULL;
 }
@@ -190,9 +91,6 @@ ngx_http_ai_provider_init(ngx_conf_t *cf, ngx_http_ai_router_main_conf_t *amcf)
     ngx_hash_key_t             keys[16];
     ngx_hash_init_t            hash;
     ngx_http_ai_provider_t   **p;
-#if (NGX_HTTP_SSL)
-    X509_STORE                *store;
-#endif
 
     for (n = 0; ngx_http_ai_hide_headers[n].len; n++) {
         keys[n].key = ngx_http_ai_hide_headers[n];
@@ -212,10 +110,6 @@ ngx_http_ai_provider_init(ngx_conf_t *cf, ngx_http_ai_router_main_conf_t *amcf)
         return NGX_ERROR;
     }
 
-#if (NGX_HTTP_SSL)
-    store = NULL;
-#endif
-
     p = amcf->providers.elts;
 
     for (i = 0; i < amcf->providers.nelts; i++) {
@@ -230,7 +124,7 @@ ngx_http_ai_provider_init(ngx_conf_t *cf, ngx_http_ai_router_main_conf_t *amcf)
 
 #if (NGX_HTTP_SSL)
         if (p[i]->ssl
-            && ngx_http_ai_provider_ssl(cf, p[i], p[i]->peers == NULL, &store)
+            && ngx_http_ai_provider_ssl(cf, amcf, p[i], p[i]->peers == NULL)
                != NGX_OK)
         {
             return NGX_ERROR;
@@ -353,11 +247,12 @@ ngx_http_ai_provider_upstream(ngx_conf_t *cf,
 #if (NGX_HTTP_SSL)
 
 static ngx_int_t
-ngx_http_ai_provider_ssl(ngx_conf_t *cf, ngx_http_ai_provider_t *provider,
-    ngx_uint_t named, X509_STORE **store)
+ngx_http_ai_provider_ssl(ngx_conf_t *cf, ngx_http_ai_router_main_conf_t *amcf,
+    ngx_http_ai_provider_t *provider, ngx_uint_t named)
 {
     u_char                    *p, *last;
-    ngx_str_t                  name, none;
+    ngx_int_t                  rc;
+    ngx_str_t                  name;
     ngx_ssl_t                 *ssl;
     ngx_uint_t                 address;
     ngx_pool_cleanup_t        *cln;
@@ -420,15 +315,11 @@ ngx_http_ai_provider_ssl(ngx_conf_t *cf, ngx_http_ai_provider_t *provider,
     cln->handler = ngx_ssl_cleanup_ctx;
     cln->data = ssl;
 
-    ngx_str_null(&none);
-
     if (provider->tls_verify) {
 
-        if (ngx_ssl_trusted_certificate(cf, ssl,
-                                        provider->tls_ca.len
-                                        ? &provider->tls_ca : &none, 3)
-            != NGX_OK)
-        {
+        rc = amcf->api->tls_trust(cf, ssl, &provider->tls_ca);
+
+        if (rc == NGX_ERROR) {
             (void) ngx_http_ai_conf_error(cf, provider->file, provider->line,
                                           "provider \"%V\": cannot use "
                                           "\"tls_ca %V\"", &provider->name,
@@ -436,10 +327,10 @@ ngx_http_ai_provider_ssl(ngx_conf_t *cf, ngx_http_ai_provider_t *provider,
             return NGX_ERROR;
         }
 
-        if (provider->tls_ca.len == 0
-            && ngx_http_ai_provider_default_ca(cf, provider, ssl->ctx, store)
-               != NGX_OK)
-        {
+        if (rc == NGX_DECLINED) {
+            (void) ngx_http_ai_conf_error(cf, provider->file, provider->line,
+                                          "provider \"%V\": "
+                                          NGX_HTTP_AI_NO_CA, &provider->name);
             return NGX_ERROR;
         }
 
@@ -484,85 +375,6 @@ ngx_http_ai_provider_ssl(ngx_conf_t *cf, ngx_http_ai_provider_t *provider,
     if (conf->ssl_name == NULL) {
         return NGX_ERROR;
     }
-
-    return NGX_OK;
-}
-
-
-/*
- * The system's bundle is about 140 certificates and 1 MB: read once, shared
- * by all providers of the cycle.
- */
-
-static ngx_int_t
-ngx_http_ai_provider_default_ca(ngx_conf_t *cf,
-    ngx_http_ai_provider_t *provider, SSL_CTX *ssl_ctx, X509_STORE **store)
-{
-    char             *name;
-    ngx_uint_t        i, found;
-    ngx_file_info_t   fi;
-
-    static const char  *bundles[] = {
-        "/etc/ssl/certs/ca-certificates.crt",
-        "/etc/pki/tls/certs/ca-bundle.crt",
-        "/etc/ssl/ca-bundle.pem",
-        "/etc/ssl/cert.pem",
-        NULL
-    };
-
-#if (OPENSSL_VERSION_NUMBER >= 0x10101000L                                    \
-     && !defined(LIBRESSL_VERSION_NUMBER))
-
-    if (*store) {
-        SSL_CTX_set1_cert_store(ssl_ctx, *store);
-        return NGX_OK;
-    }
-
-#endif
-
-    if (SSL_CTX_set_default_verify_paths(ssl_ctx) != 1) {
-        ngx_ssl_error(NGX_LOG_EMERG, cf->log, 0,
-                      "SSL_CTX_set_default_verify_paths() failed");
-        return NGX_ERROR;
-    }
-
-    name = getenv(X509_get_default_cert_file_env());
-    if (name == NULL) {
-        name = (char *) X509_get_default_cert_file();
-    }
-
-    found = (ngx_file_info(name, &fi) != NGX_FILE_ERROR);
-
-    for (i = 0; !found && bundles[i]; i++) {
-
-        if (ngx_file_info(bundles[i], &fi) == NGX_FILE_ERROR) {
-            continue;
-        }
-
-        if (SSL_CTX_load_verify_locations(ssl_ctx, bundles[i], NULL) != 1) {
-            ngx_ssl_error(NGX_LOG_EMERG, cf->log, 0,
-                          "SSL_CTX_load_verify_locations(\"%s\") failed",
-                          bundles[i]);
-            return NGX_ERROR;
-        }
-
-        found = 1;
-    }
-
-    ERR_clear_error();
-
-    if (!found
-        && ngx_file_info(X509_get_default_cert_dir(), &fi) == NGX_FILE_ERROR)
-    {
-        (void) ngx_http_ai_conf_error(cf, provider->file, provider->line,
-                                      "provider \"%V\": this system has no "
-                                      "CA certificates, install package "
-                                      "ca-certificates or add \"tls_ca\"",
-                                      &provider->name);
-        return NGX_ERROR;
-    }
-
-    *store = SSL_CTX_get_cert_store(ssl_ctx);
 
     return NGX_OK;
 }

@@ -37,11 +37,6 @@
 #define NGX_HTTP_AI_PEERS_RETRY_MAX   30000
 #define NGX_HTTP_AI_PEERS_VALID       300
 
-#define NGX_HTTP_AI_PEERS_SERVERS     3
-#define NGX_HTTP_AI_PEERS_FILE        1048576
-#define NGX_HTTP_AI_PEERS_RESOLV      "/etc/resolv.conf"
-#define NGX_HTTP_AI_PEERS_HOSTS       "/etc/hosts"
-
 
 typedef struct {
     ngx_sockaddr_t                 sockaddr;
@@ -114,14 +109,9 @@ typedef struct {
 
 
 static ngx_int_t ngx_http_ai_peers_initial(ngx_conf_t *cf,
-    ngx_http_ai_peers_t *peers);
+    ngx_http_ai_router_main_conf_t *amcf, ngx_http_ai_peers_t *peers);
 static ngx_int_t ngx_http_ai_peers_set(ngx_conf_t *cf,
     ngx_http_ai_peers_t *peers, ngx_addr_t *addrs, ngx_uint_t n);
-static ngx_int_t ngx_http_ai_peers_local(ngx_conf_t *cf, ngx_str_t *name);
-static ngx_int_t ngx_http_ai_peers_read(ngx_conf_t *cf, const char *path,
-    ngx_str_t *text);
-static ngx_int_t ngx_http_ai_peers_line(ngx_str_t *text, ngx_str_t *line);
-static ngx_int_t ngx_http_ai_peers_word(ngx_str_t *line, ngx_str_t *word);
 
 static ngx_int_t ngx_http_ai_peers_init(ngx_http_request_t *r,
     ngx_http_upstream_srv_conf_t *us);
@@ -190,7 +180,7 @@ ngx_http_ai_peers_create(ngx_conf_t *cf, ngx_http_ai_router_main_conf_t *amcf,
     peers->sweep.data = peers;
     peers->sweep.cancelable = 1;
 
-    if (ngx_http_ai_peers_initial(cf, peers) != NGX_OK) {
+    if (ngx_http_ai_peers_initial(cf, amcf, peers) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -229,7 +219,8 @@ ngx_http_ai_peers_create(ngx_conf_t *cf, ngx_http_ai_router_main_conf_t *amcf,
 
 
 static ngx_int_t
-ngx_http_ai_peers_initial(ngx_conf_t *cf, ngx_http_ai_peers_t *peers)
+ngx_http_ai_peers_initial(ngx_conf_t *cf,
+    ngx_http_ai_router_main_conf_t *amcf, ngx_http_ai_peers_t *peers)
 {
     ngx_int_t                rc;
     ngx_url_t                u;
@@ -251,7 +242,7 @@ ngx_http_ai_peers_initial(ngx_conf_t *cf, ngx_http_ai_peers_t *peers)
         return ngx_http_ai_peers_set(cf, peers, &addr, 1);
     }
 
-    rc = ngx_http_ai_peers_local(cf, &peers->name);
+    rc = amcf->api->hosts(cf->temp_pool, cf->log, &peers->name, NULL);
 
     if (rc == NGX_ERROR) {
         return NGX_ERROR;
@@ -310,252 +301,24 @@ ngx_http_ai_peers_set(ngx_conf_t *cf, ngx_http_ai_peers_t *peers,
 }
 
 
-/* NGX_OK: the name is the machine's own, DNS has no say in it */
-
-static ngx_int_t
-ngx_http_ai_peers_local(ngx_conf_t *cf, ngx_str_t *name)
-{
-    ngx_int_t  rc;
-    ngx_str_t  text, line, word;
-
-    if ((name->len == 9
-         || (name->len > 9 && name->data[name->len - 10] == '.'))
-        && ngx_strncasecmp(name->data + name->len - 9,
-                           (u_char *) "localhost", 9)
-           == 0)
-    {
-        return NGX_OK;
-    }
-
-    rc = ngx_http_ai_peers_read(cf, NGX_HTTP_AI_PEERS_HOSTS, &text);
-
-    if (rc != NGX_OK) {
-        return rc;
-    }
-
-    while (ngx_http_ai_peers_line(&text, &line) == NGX_OK) {
-
-        if (ngx_http_ai_peers_word(&line, &word) != NGX_OK) {
-            continue;
-        }
-
-        while (ngx_http_ai_peers_word(&line, &word) == NGX_OK) {
-
-            if (word.len == name->len
-                && ngx_strncasecmp(word.data, name->data, word.len) == 0)
-            {
-                return NGX_OK;
-            }
-        }
-    }
-
-    return NGX_DECLINED;
-}
-
-
 ngx_int_t
 ngx_http_ai_peers_resolver(ngx_conf_t *cf,
     ngx_http_ai_router_main_conf_t *amcf)
 {
-    u_char                    *p;
-    ngx_int_t                  rc;
-    ngx_str_t                  text, line, word;
-    ngx_str_t                  names[NGX_HTTP_AI_PEERS_SERVERS];
-    ngx_uint_t                 n;
-    ngx_http_core_loc_conf_t  *clcf;
-#if (NGX_HAVE_INET6)
-    u_char                     addr6[16];
-#endif
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    if (amcf->resolver_timeout == 0
-        || amcf->resolver_timeout == NGX_CONF_UNSET_MSEC)
-    {
-        amcf->resolver_timeout = 30000;
-
-        if (clcf->resolver_timeout != NGX_CONF_UNSET_MSEC) {
-            amcf->resolver_timeout = clcf->resolver_timeout;
-        }
-    }
-
-    if (amcf->resolver && amcf->resolver->connections.nelts) {
-        return NGX_OK;
-    }
-
-    amcf->resolver = NULL;
-
-    /* without "resolver" the merge has put an empty one in */
-
-    if (clcf->resolver && clcf->resolver->connections.nelts) {
-        amcf->resolver = clcf->resolver;
-        return NGX_OK;
-    }
-
     if (amcf->providers.nelts == 0) {
         return NGX_OK;
     }
 
-    rc = ngx_http_ai_peers_read(cf, NGX_HTTP_AI_PEERS_RESOLV, &text);
+    amcf->resolver = amcf->api->resolver(cf, &amcf->resolver_timeout);
 
-    if (rc == NGX_ERROR) {
-        return NGX_ERROR;
-    }
-
-    n = 0;
-
-    while (rc == NGX_OK && n < NGX_HTTP_AI_PEERS_SERVERS
-           && ngx_http_ai_peers_line(&text, &line) == NGX_OK)
-    {
-        if (ngx_http_ai_peers_word(&line, &word) != NGX_OK
-            || !ngx_http_ai_str_is(&word, "nameserver")
-            || ngx_http_ai_peers_word(&line, &word) != NGX_OK)
-        {
-            continue;
-        }
-
-        if (ngx_inet_addr(word.data, word.len) != INADDR_NONE) {
-            names[n++] = word;
-            continue;
-        }
-
-#if (NGX_HAVE_INET6)
-        /* one with "%interface" is not usable */
-
-        if (ngx_inet6_addr(word.data, word.len, addr6) == NGX_OK) {
-
-            p = ngx_pnalloc(cf->pool, word.len + 2);
-            if (p == NULL) {
-                return NGX_ERROR;
-            }
-
-            names[n].len = ngx_sprintf(p, "[%V]", &word) - p;
-            names[n++].data = p;
-        }
-#endif
-    }
-
-    if (n == 0) {
+    if (amcf->resolver == NULL) {
         ngx_log_error(NGX_LOG_NOTICE, cf->log, 0,
                       "no \"resolver\" and no usable name server in "
-                      NGX_HTTP_AI_PEERS_RESOLV ", addresses of providers "
-                      "stay as resolved at start");
-        return NGX_OK;
+                      "/etc/resolv.conf, addresses of providers stay as "
+                      "resolved at start");
     }
-
-    amcf->resolver = ngx_resolver_create(cf, names, n);
-
-    return amcf->resolver ? NGX_OK : NGX_ERROR;
-}
-
-
-/* NGX_DECLINED: there is no such file */
-
-static ngx_int_t
-ngx_http_ai_peers_read(ngx_conf_t *cf, const char *path, ngx_str_t *text)
-{
-    off_t            size;
-    ssize_t          n;
-    ngx_fd_t         fd;
-    ngx_int_t        rc;
-    ngx_file_info_t  fi;
-
-    fd = ngx_open_file(path, NGX_FILE_RDONLY, NGX_FILE_OPEN, 0);
-
-    if (fd == NGX_INVALID_FILE) {
-        return NGX_DECLINED;
-    }
-
-    rc = NGX_DECLINED;
-
-    if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR || !ngx_is_file(&fi)) {
-        goto done;
-    }
-
-    size = ngx_min(ngx_file_size(&fi), NGX_HTTP_AI_PEERS_FILE);
-
-    /* names are pointers into the text, the resolver keeps them */
-
-    text->data = ngx_pnalloc(cf->pool, size + 1);
-    if (text->data == NULL) {
-        rc = NGX_ERROR;
-        goto done;
-    }
-
-    n = ngx_read_fd(fd, text->data, size);
-
-    if (n >= 0) {
-        text->len = n;
-        rc = NGX_OK;
-    }
-
-done:
-
-    if (ngx_close_file(fd) == NGX_FILE_ERROR) {
-        ngx_log_error(NGX_LOG_ALERT, cf->log, ngx_errno,
-                      ngx_close_file_n " \"%s\" failed", path);
-    }
-
-    return rc;
-}
-
-
-static ngx_int_t
-ngx_http_ai_peers_line(ngx_str_t *text, ngx_str_t *line)
-{
-    u_char  *p, *last;
-
-    if (text->len == 0) {
-        return NGX_DECLINED;
-    }
-
-    last = text->data + text->len;
-
-    p = ngx_strlchr(text->data, last, LF);
-    if (p == NULL) {
-        p = last;
-    }
-
-    line->data = text->data;
-    line->len = p - text->data;
-
-    text->data = (p < last) ? p + 1 : last;
-    text->len = last - text->data;
 
     return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_ai_peers_word(ngx_str_t *line, ngx_str_t *word)
-{
-    u_char  *p, *last;
-
-    p = line->data;
-    last = p + line->len;
-
-    while (p < last && (*p == ' ' || *p == '\t' || *p == CR)) {
-        p++;
-    }
-
-    word->data = p;
-
-    while (p < last && *p != ' ' && *p != '\t' && *p != CR
-           && *p != '#' && *p != ';')
-    {
-        p++;
-    }
-
-    word->len = p - word->data;
-
-    if (p < last && (*p == '#' || *p == ';')) {
-        last = p;
-    }
-
-    line->data = p;
-    line->len = last - p;
-
-    return word->len ? NGX_OK : NGX_DECLINED;
 }
 
 

@@ -7,7 +7,6 @@
 #include "ngx_http_ai_router.h"
 
 
-#define NGX_HTTP_AI_KEY_MAX   16384
 #define NGX_HTTP_AI_NAME_MAX  64
 
 
@@ -41,10 +40,6 @@ static char *ngx_http_ai_provider_endpoint_finish(ngx_conf_t *cf,
 static char *ngx_http_ai_provider_dialect(ngx_conf_t *cf, void *conf);
 static char *ngx_http_ai_provider_endpoint(ngx_conf_t *cf, void *conf);
 static char *ngx_http_ai_provider_key(ngx_conf_t *cf, void *conf);
-static char *ngx_http_ai_provider_key_env(ngx_conf_t *cf,
-    ngx_http_ai_provider_t *provider, ngx_str_t *name, ngx_str_t *key);
-static char *ngx_http_ai_provider_key_file(ngx_conf_t *cf,
-    ngx_http_ai_provider_t *provider, ngx_str_t *name, ngx_str_t *key);
 static char *ngx_http_ai_provider_client_key(ngx_conf_t *cf, void *conf);
 static char *ngx_http_ai_provider_header(ngx_conf_t *cf, void *conf);
 static char *ngx_http_ai_provider_timeout(ngx_conf_t *cf, void *conf);
@@ -57,7 +52,6 @@ static char *ngx_http_ai_provider_region(ngx_conf_t *cf, void *conf);
 static char *ngx_http_ai_provider_abort(ngx_conf_t *cf, void *conf);
 static char *ngx_http_ai_provider_text(ngx_conf_t *cf, void *conf);
 static ngx_uint_t ngx_http_ai_provider_is_value(ngx_str_t *text);
-static void ngx_http_ai_provider_trim(ngx_str_t *text);
 static ngx_http_ai_vendor_t *ngx_http_ai_vendor_find(ngx_str_t *name);
 static ngx_str_t ngx_http_ai_vendor_near(ngx_pool_t *pool, ngx_str_t *name);
 static ngx_uint_t ngx_http_ai_vendor_own(ngx_http_ai_vendor_t *vendor,
@@ -632,13 +626,23 @@ ngx_http_ai_provider_key(ngx_conf_t *cf, void *conf)
     ngx_http_ai_provider_ctx_t *ctx = conf;
 
     char                    *rv;
-    ngx_str_t               *value, name, text;
+    ngx_int_t                rc;
+    ngx_str_t               *value, text, who;
     ngx_uint_t               i, literal;
     ngx_http_ai_key_t       *key;
     ngx_http_ai_provider_t  *provider;
 
     provider = ctx->provider;
     value = cf->args->elts;
+
+    who.data = ngx_pnalloc(cf->temp_pool,
+                           sizeof("provider \"\"") - 1 + provider->name.len);
+    if (who.data == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    who.len = ngx_sprintf(who.data, "provider \"%V\"", &provider->name)
+              - who.data;
 
     for (i = 1; i < cf->args->nelts; i++) {
 
@@ -656,25 +660,16 @@ ngx_http_ai_provider_key(ngx_conf_t *cf, void *conf)
             continue;
         }
 
-        literal = 1;
-        name = value[i];
+        rc = ngx_http_ai_conf_secret(cf, &who, "key", &value[i], &text);
 
-        if (name.len >= 4 && ngx_strncmp(name.data, "env:", 4) == 0) {
-            name.data += 4;
-            name.len -= 4;
+        if (rc == NGX_ERROR) {
+            return NGX_CONF_ERROR;
+        }
 
-            rv = ngx_http_ai_provider_key_env(cf, provider, &name, &text);
+        literal = (rc == NGX_OK);
 
-        } else if (name.len >= 5 && ngx_strncmp(name.data, "file:", 5) == 0) {
-            name.data += 5;
-            name.len -= 5;
-
-            rv = ngx_http_ai_provider_key_file(cf, provider, &name, &text);
-
-        } else {
-            literal = 0;
-            text = name;
-            rv = NGX_CONF_OK;
+        if (!literal) {
+            text = value[i];
 
             if (text.len == 0) {
                 ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -682,10 +677,6 @@ ngx_http_ai_provider_key(ngx_conf_t *cf, void *conf)
                                    &provider->name);
                 return NGX_CONF_ERROR;
             }
-        }
-
-        if (rv != NGX_CONF_OK) {
-            return rv;
         }
 
         if (!ngx_http_ai_provider_is_value(&text)) {
@@ -714,151 +705,6 @@ ngx_http_ai_provider_key(ngx_conf_t *cf, void *conf)
                 return rv;
             }
         }
-    }
-
-    return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_ai_provider_key_env(ngx_conf_t *cf, ngx_http_ai_provider_t *provider,
-    ngx_str_t *name, ngx_str_t *key)
-{
-    u_char           *text;
-    ngx_str_t        *env;
-    ngx_uint_t        i;
-    ngx_core_conf_t  *ccf;
-
-    if (name->len == 0 || ngx_strlchr(name->data, name->data + name->len, '=')
-                          != NULL)
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "provider \"%V\": \"key env:\" expects the name of "
-                           "an environment variable", &provider->name);
-        return NGX_CONF_ERROR;
-    }
-
-    text = (u_char *) getenv((char *) name->data);
-
-    if (text == NULL) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "provider \"%V\": environment variable \"%V\" is "
-                           "not set, set it for nginx or use \"key "
-                           "file:...\"", &provider->name, name);
-        return NGX_CONF_ERROR;
-    }
-
-    key->data = text;
-    key->len = ngx_strlen(text);
-
-    ngx_http_ai_provider_trim(key);
-
-    if (key->len == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "provider \"%V\": environment variable \"%V\" is "
-                           "empty, set it for nginx or use \"key file:...\"",
-                           &provider->name, name);
-        return NGX_CONF_ERROR;
-    }
-
-    key->data = ngx_pstrdup(cf->pool, key);
-    if (key->data == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    /* a binary upgrade passes on only what "env" directives name */
-
-    ccf = (ngx_core_conf_t *) ngx_get_conf(cf->cycle->conf_ctx,
-                                           ngx_core_module);
-    env = ccf->env.elts;
-
-    for (i = 0; i < ccf->env.nelts; i++) {
-        if (env[i].len >= name->len
-            && ngx_strncmp(env[i].data, name->data, name->len) == 0
-            && (env[i].len == name->len || env[i].data[name->len] == '='))
-        {
-            return NGX_CONF_OK;
-        }
-    }
-
-    env = ngx_array_push(&ccf->env);
-    if (env == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    *env = *name;
-
-    return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_ai_provider_key_file(ngx_conf_t *cf,
-    ngx_http_ai_provider_t *provider, ngx_str_t *name, ngx_str_t *key)
-{
-    ssize_t      n;
-    ngx_fd_t     fd;
-    ngx_err_t    err;
-    const char  *failed;
-
-    if (name->len == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "provider \"%V\": \"key file:\" expects a file",
-                           &provider->name);
-        return NGX_CONF_ERROR;
-    }
-
-    if (ngx_conf_full_name(cf->cycle, name, 1) != NGX_OK) {
-        return NGX_CONF_ERROR;
-    }
-
-    fd = ngx_open_file(name->data, NGX_FILE_RDONLY, NGX_FILE_OPEN, 0);
-
-    if (fd == NGX_INVALID_FILE) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
-                           "provider \"%V\": cannot open key file \"%V\"",
-                           &provider->name, name);
-        return NGX_CONF_ERROR;
-    }
-
-    failed = NULL;
-    err = 0;
-    n = 0;
-
-    key->data = ngx_pnalloc(cf->pool, NGX_HTTP_AI_KEY_MAX + 1);
-    if (key->data == NULL) {
-        failed = "cannot be read";
-
-    } else {
-        n = ngx_read_fd(fd, key->data, NGX_HTTP_AI_KEY_MAX + 1);
-
-        if (n == -1) {
-            err = ngx_errno;
-            failed = "cannot be read";
-
-        } else if (n > NGX_HTTP_AI_KEY_MAX) {
-            failed = "is too large";
-
-        } else {
-            key->len = n;
-            ngx_http_ai_provider_trim(key);
-
-            if (key->len == 0) {
-                failed = "is empty";
-            }
-        }
-    }
-
-    if (ngx_close_file(fd) == NGX_FILE_ERROR) {
-        ngx_log_error(NGX_LOG_ALERT, cf->log, ngx_errno,
-                      ngx_close_file_n " \"%V\" failed", name);
-    }
-
-    if (failed) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, err,
-                           "provider \"%V\": key file \"%V\" %s",
-                           &provider->name, name, failed);
-        return NGX_CONF_ERROR;
     }
 
     return NGX_CONF_OK;
@@ -1311,20 +1157,6 @@ ngx_http_ai_provider_is_value(ngx_str_t *text)
     }
 
     return 1;
-}
-
-
-static void
-ngx_http_ai_provider_trim(ngx_str_t *text)
-{
-    while (text->len && text->data[0] <= ' ') {
-        text->data++;
-        text->len--;
-    }
-
-    while (text->len && text->data[text->len - 1] <= ' ') {
-        text->len--;
-    }
 }
 
 

@@ -4,7 +4,8 @@
  */
 
 
-#include "ngx_http_ai_router.h"
+#include "ngx_http_ai_compat.h"
+#include "ngx_http_ai_conf.h"
 
 
 #define NGX_HTTP_AI_NEAR_LEN     64
@@ -13,6 +14,11 @@
 
 static char *ngx_http_ai_conf_sub(ngx_conf_t *cf, ngx_command_t *dummy,
     void *conf);
+static ngx_int_t ngx_http_ai_conf_env(ngx_conf_t *cf, ngx_str_t *who,
+    const char *what, ngx_str_t *name, ngx_str_t *secret);
+static ngx_int_t ngx_http_ai_conf_file(ngx_conf_t *cf, ngx_str_t *who,
+    const char *what, ngx_str_t *name, ngx_str_t *secret);
+static void ngx_http_ai_conf_trim(ngx_str_t *text);
 static ngx_uint_t ngx_http_ai_near_distance(ngx_str_t *a, ngx_str_t *b,
     ngx_uint_t limit);
 
@@ -189,6 +195,190 @@ ngx_http_ai_conf_literal(ngx_conf_t *cf, ngx_str_t *text)
 }
 
 
+ngx_int_t
+ngx_http_ai_conf_secret(ngx_conf_t *cf, ngx_str_t *who, const char *name,
+    ngx_str_t *text, ngx_str_t *secret)
+{
+    ngx_str_t  rest;
+
+    rest = *text;
+
+    if (rest.len >= 4 && ngx_strncmp(rest.data, "env:", 4) == 0) {
+        rest.data += 4;
+        rest.len -= 4;
+
+        return ngx_http_ai_conf_env(cf, who, name, &rest, secret);
+    }
+
+    if (rest.len >= 5 && ngx_strncmp(rest.data, "file:", 5) == 0) {
+        rest.data += 5;
+        rest.len -= 5;
+
+        return ngx_http_ai_conf_file(cf, who, name, &rest, secret);
+    }
+
+    return NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_http_ai_conf_env(ngx_conf_t *cf, ngx_str_t *who, const char *what,
+    ngx_str_t *name, ngx_str_t *secret)
+{
+    u_char           *text;
+    ngx_str_t        *env;
+    ngx_uint_t        i;
+    ngx_core_conf_t  *ccf;
+
+    if (name->len == 0 || ngx_strlchr(name->data, name->data + name->len, '=')
+                          != NULL)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "%V: \"%s env:\" expects the name of an "
+                           "environment variable", who, what);
+        return NGX_ERROR;
+    }
+
+    text = (u_char *) getenv((char *) name->data);
+
+    if (text == NULL) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "%V: environment variable \"%V\" is not set, "
+                           "set it for nginx or use \"%s file:...\"",
+                           who, name, what);
+        return NGX_ERROR;
+    }
+
+    secret->data = text;
+    secret->len = ngx_strlen(text);
+
+    ngx_http_ai_conf_trim(secret);
+
+    if (secret->len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "%V: environment variable \"%V\" is empty, "
+                           "set it for nginx or use \"%s file:...\"",
+                           who, name, what);
+        return NGX_ERROR;
+    }
+
+    secret->data = ngx_pstrdup(cf->pool, secret);
+    if (secret->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    /* a binary upgrade passes on only what "env" directives name */
+
+    ccf = (ngx_core_conf_t *) ngx_get_conf(cf->cycle->conf_ctx,
+                                           ngx_core_module);
+    env = ccf->env.elts;
+
+    for (i = 0; i < ccf->env.nelts; i++) {
+        if (env[i].len >= name->len
+            && ngx_strncmp(env[i].data, name->data, name->len) == 0
+            && (env[i].len == name->len || env[i].data[name->len] == '='))
+        {
+            return NGX_OK;
+        }
+    }
+
+    env = ngx_array_push(&ccf->env);
+    if (env == NULL) {
+        return NGX_ERROR;
+    }
+
+    *env = *name;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_ai_conf_file(ngx_conf_t *cf, ngx_str_t *who, const char *what,
+    ngx_str_t *name, ngx_str_t *secret)
+{
+    ssize_t      n;
+    ngx_fd_t     fd;
+    ngx_err_t    err;
+    const char  *failed;
+
+    if (name->len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "%V: \"%s file:\" expects a file", who, what);
+        return NGX_ERROR;
+    }
+
+    if (ngx_conf_full_name(cf->cycle, name, 1) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    fd = ngx_open_file(name->data, NGX_FILE_RDONLY, NGX_FILE_OPEN, 0);
+
+    if (fd == NGX_INVALID_FILE) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
+                           "%V: cannot open %s file \"%V\"",
+                           who, what, name);
+        return NGX_ERROR;
+    }
+
+    failed = NULL;
+    err = 0;
+    n = 0;
+
+    secret->data = ngx_pnalloc(cf->pool, NGX_HTTP_AI_SECRET_MAX + 1);
+    if (secret->data == NULL) {
+        failed = "cannot be read";
+
+    } else {
+        n = ngx_read_fd(fd, secret->data, NGX_HTTP_AI_SECRET_MAX + 1);
+
+        if (n == -1) {
+            err = ngx_errno;
+            failed = "cannot be read";
+
+        } else if (n > NGX_HTTP_AI_SECRET_MAX) {
+            failed = "is too large";
+
+        } else {
+            secret->len = n;
+            ngx_http_ai_conf_trim(secret);
+
+            if (secret->len == 0) {
+                failed = "is empty";
+            }
+        }
+    }
+
+    if (ngx_close_file(fd) == NGX_FILE_ERROR) {
+        ngx_log_error(NGX_LOG_ALERT, cf->log, ngx_errno,
+                      ngx_close_file_n " \"%V\" failed", name);
+    }
+
+    if (failed) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, err,
+                           "%V: %s file \"%V\" %s",
+                           who, what, name, failed);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_ai_conf_trim(ngx_str_t *text)
+{
+    while (text->len && text->data[0] <= ' ') {
+        text->data++;
+        text->len--;
+    }
+
+    while (text->len && text->data[text->len - 1] <= ' ') {
+        text->len--;
+    }
+}
+
+
 ngx_uint_t
 ngx_http_ai_conf_name(ngx_str_t *text, size_t max)
 {
@@ -242,6 +432,141 @@ ngx_http_ai_conf_count(ngx_str_t *text)
     }
 
     return n * scale;
+}
+
+
+const char *
+ngx_http_ai_url_parse(ngx_pool_t *pool, ngx_str_t *text,
+    ngx_http_ai_url_t *url)
+{
+    u_char     *p, *last, *host, *host_end, *start;
+    ngx_int_t   port;
+    in_port_t   standard;
+#if (NGX_HAVE_INET6)
+    u_char      addr[16];
+#endif
+
+    p = text->data;
+    last = p + text->len;
+
+    if (last - p > 8 && ngx_strncasecmp(p, (u_char *) "https://", 8) == 0) {
+        url->ssl = 1;
+        standard = 443;
+        p += 8;
+
+    } else if (last - p > 7
+               && ngx_strncasecmp(p, (u_char *) "http://", 7) == 0)
+    {
+        url->ssl = 0;
+        standard = 80;
+        p += 7;
+
+    } else {
+        return "it must be \"https://host...\" or \"http://host...\"";
+    }
+
+    for (host = p; p < last; p++) {
+        if (*p <= ' ' || *p >= 0x7f || *p == '"' || *p == '\\') {
+            return "unexpected character";
+        }
+
+        if (*p == '#') {
+            return "a fragment is not supported";
+        }
+    }
+
+    start = host;
+
+    if (*host == '[') {
+        host++;
+        host_end = ngx_strlchr(host, last, ']');
+
+        if (host_end == NULL) {
+            return "missing \"]\"";
+        }
+
+#if (NGX_HAVE_INET6)
+        if (ngx_inet6_addr(host, host_end - host, addr) != NGX_OK) {
+            return "invalid IPv6 address";
+        }
+#else
+        return "this nginx has no IPv6";
+#endif
+
+        p = host_end + 1;
+
+    } else {
+
+        for (p = host; p < last && *p != ':' && *p != '/' && *p != '?'; p++) {
+            if ((*p < 'a' || *p > 'z') && (*p < 'A' || *p > 'Z')
+                && (*p < '0' || *p > '9')
+                && *p != '-' && *p != '.' && *p != '_')
+            {
+                return "invalid host";
+            }
+        }
+
+        host_end = p;
+    }
+
+    if (host == host_end) {
+        return "no host";
+    }
+
+    if (host_end - host > 253) {
+        return "too long host";
+    }
+
+    url->hostname.len = host_end - host;
+    url->hostname.data = ngx_pnalloc(pool, url->hostname.len + 1);
+    if (url->hostname.data == NULL) {
+        return "no memory";
+    }
+
+    ngx_strlow(url->hostname.data, host, url->hostname.len);
+    url->hostname.data[url->hostname.len] = '\0';
+
+    url->port = standard;
+    url->no_port = 1;
+    host_end = p;
+
+    if (p < last && *p == ':') {
+        host = ++p;
+
+        while (p < last && *p != '/' && *p != '?') {
+            p++;
+        }
+
+        port = ngx_atoi(host, p - host);
+
+        if (port == NGX_ERROR || port < 1 || port > 65535) {
+            return "invalid port";
+        }
+
+        url->port = (in_port_t) port;
+        url->no_port = 0;
+
+        if (url->port != standard) {
+            host_end = p;
+        }
+    }
+
+    if (p < last && *p != '/' && *p != '?') {
+        return "unexpected text after the host";
+    }
+
+    url->host.len = host_end - start;
+    url->host.data = ngx_pnalloc(pool, url->host.len);
+    if (url->host.data == NULL) {
+        return "no memory";
+    }
+
+    ngx_strlow(url->host.data, start, url->host.len);
+
+    url->path.data = p;
+    url->path.len = last - p;
+
+    return NULL;
 }
 
 
