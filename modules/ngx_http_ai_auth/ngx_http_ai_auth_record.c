@@ -232,6 +232,10 @@ ngx_http_ai_auth_keys_record(ngx_http_ai_data_load_t *load,
         }
     }
 
+    if (rec.flags & NGX_HTTP_AI_RECORD_FOREIGN) {
+        load->flags |= NGX_HTTP_AI_AUTH_FOREIGN;
+    }
+
     rc = ngx_http_ai_record_blob(&rec, &blob);
     if (rc != NGX_OK) {
         return rc;
