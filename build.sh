@@ -17,9 +17,10 @@ usage()
 Usage: ./build.sh [build|install|run|test|check|clean] [options]
 
   build    (default) compile the modules: build/modules/*.so, and
-           build/modules.conf with their load_module lines
+           build/modules.conf with their load_module lines; and the
+           command-line tool: build/aigw/aigw
   install  build, then copy the modules to nginx's modules path and enable
-           them; respects DESTDIR
+           them, and aigw with its man page to --prefix; respects DESTDIR
   run      install what is needed (as root on Debian or Ubuntu), build, and
            start a gateway on 127.0.0.1:8080 in the foreground; providers
            whose OPENAI_API_KEY or ANTHROPIC_API_KEY is set are added
@@ -39,6 +40,8 @@ Options:
   --coverage       modules that count which lines ran, in build-coverage/;
                    with "test", the figures per file are shown at the end
   --valgrind       with "test": nginx runs under valgrind
+  --prefix DIR     where "install" puts bin/aigw and share/man/man1/aigw.1
+                   (default: /usr/local)
   --no-install     never install packages
   --no-sdk         with "test": leave out the tests that need the official
                    SDKs from PyPI and npm
@@ -68,6 +71,7 @@ source=
 asan=
 coverage=
 valgrind=
+prefix=/usr/local
 packages=yes
 sdk=yes
 jobs=$(nproc 2> /dev/null || echo 2)
@@ -84,6 +88,8 @@ while [ $# -gt 0 ]; do
         --asan)        asan=yes ;;
         --coverage)    coverage=yes ;;
         --valgrind)    valgrind=yes ;;
+        --prefix)      prefix=$2; shift ;;
+        --prefix=*)    prefix=${1#*=} ;;
         --no-install)  packages=no ;;
         --no-sdk)      sdk=no ;;
         --cc)          CC=$2; shift ;;
@@ -189,7 +195,7 @@ need_build_packages()
     fi
 
     need_packages gcc make libc6-dev libssl-dev libpcre2-dev zlib1g-dev \
-                  binutils
+                  binutils libcjson-dev
 
     if [ -z "$source" ] && [ -z "$asan" ] \
        && { [ -z "$nginx" ] || [ "$nginx" = /usr/sbin/nginx ]; }
@@ -695,6 +701,36 @@ publish_modules()
     say "modules for $nginx ($nginx_version) are in ${out#$top/}/modules"
 }
 
+# the command-line tool; it shares the form of keys with the modules
+
+build_tool()
+{
+    local log=$out/aigw.log san= before
+
+    # nothing needs it to run: a system without the library has the modules
+    if ! echo '#include <cjson/cJSON.h>' | $CC -E - > /dev/null 2>&1; then
+        say "cJSON is missing (libcjson-dev), aigw is not built"
+        return 0
+    fi
+
+    [ -z "$asan" ] || san=1
+    before=$(stat -c %Y "$out/aigw/aigw" 2> /dev/null || true)
+
+    if [ -n "$verbose" ]; then
+        make -C tools/aigw -j "$jobs" CC="$CC" OUT="$out/aigw" SAN=$san
+    else
+        make -C tools/aigw -k -j "$jobs" CC="$CC" OUT="$out/aigw" SAN=$san \
+            > "$log" 2>&1 \
+        || { grep -E -A 5 '(error|warning): |undefined reference' "$log" \
+             | head -n 120 >&2
+             die "make of aigw failed (log: ${log#$top/})"; }
+    fi
+
+    if [ "$(stat -c %Y "$out/aigw/aigw")" != "$before" ]; then
+        say "built ${out#$top/}/aigw/aigw"
+    fi
+}
+
 build()
 {
     mkdir -p "$out"
@@ -709,6 +745,8 @@ build()
         find_nginx
         build_modules
     fi
+
+    build_tool
 
     exec 9>&-
 }
@@ -763,6 +801,12 @@ install_modules()
         echo "$lines" > "$DESTDIR$conf/ai-modules.conf"
         say "add \"include $conf/ai-modules.conf;\" as first line of" \
             "$conf/nginx.conf"
+    fi
+
+    if [ -x "$out/aigw/aigw" ]; then
+        make -s -C tools/aigw install CC="$CC" OUT="$out/aigw" \
+            PREFIX="$prefix" DESTDIR="$DESTDIR"
+        say "installed $prefix/bin/aigw"
     fi
 
     if [ -z "$DESTDIR" ]; then
@@ -884,6 +928,7 @@ run_tests()
     fi
 
     export TEST_AI_SOURCE=$out/src TEST_AI_OBJS=$out/objs
+    export TEST_AI_TOOL=$out/aigw/aigw
     [ -z "$valgrind" ] || export TEST_AI_VALGRIND=1
 
     perl t/run.pl "${files[@]}" || status=$?

@@ -7,9 +7,9 @@
 
 cd "$(dirname "$0")/.." || exit 2
 
-c_files=$(find modules t -name '*.[ch]' ! -path '*/node_modules/*' \
+c_files=$(find modules t tools -name '*.[ch]' ! -path '*/node_modules/*' \
           2> /dev/null | LC_ALL=C sort)
-other_files=$(find modules t .ci build.sh config \
+other_files=$(find modules t tools .ci build.sh config \
               -name '*.pm' -o -name '*.t' -o -name '*.pl' -o -name '*.sh' \
               -o -name config -o -name '*.auto' -o -name '*.map' \
               -o -name build.sh | LC_ALL=C sort)
@@ -73,7 +73,7 @@ for file in $c_files $other_files; do
         }
 
         END {
-            if (c && file ~ /^modules/ && FNR > 1500) {
+            if (c && file ~ /^(modules|tools)/ && FNR > 1500) {
                 bad("more than 1500 lines")
             }
 

@@ -62,6 +62,8 @@ typedef struct {
     ngx_array_t                 requires;     /* ngx_http_ai_auth_require_t *
                                                  of "ai_require" directives */
     ngx_int_t                   jwt_cache;    /* ai_jwt_cache, tokens */
+    ngx_uint_t                  log_rate;     /* lines per second, of a worker;
+                                                 0: off */
     ngx_uint_t                  used;         /* a directive needs handlers */
     ngx_uint_t                  used_keys;    /* an ai_auth needs keys.json */
 } ngx_http_ai_auth_main_conf_t;
@@ -176,7 +178,8 @@ ngx_uint_t ngx_http_ai_auth_revoked(ngx_http_ai_auth_main_conf_t *aamcf,
 
 
 /*
- * ngx_http_ai_auth_issuer.c: ai_jwt_issuer, key sets, cache of verified tokens
+ * ngx_http_ai_auth_issuer.c, _jwks.c, _token.c: ai_jwt_issuer, key sets, cache
+ * of verified tokens
  */
 
 char *ngx_http_ai_auth_issuer_block(ngx_conf_t *cf, ngx_command_t *cmd,

@@ -293,6 +293,8 @@ ngx_http_ai_jwks_parse(ngx_pool_t *pool, ngx_str_t *text, ngx_uint_t algs,
         }
     }
 
+    (void) ngx_pfree(pool, j.nodes);
+
     *error = NULL;
     *result = jwks;
 

@@ -707,7 +707,10 @@ ngx_http_ai_jwt_check(ngx_http_ai_jwt_t *jwt, ngx_http_ai_jwt_rules_t *rules,
     ngx_http_ai_jwt_e    error;
     ngx_http_ai_json_t  *j;
 
-    static ngx_str_t  names[] = { ngx_string("sub"), ngx_string("jti") };
+    static ngx_str_t  names[] = {
+        ngx_string("sub"), ngx_string("jti"), ngx_string("azp"),
+        ngx_string("client_id")
+    };
 
     *expires = 0;
 
@@ -741,9 +744,9 @@ ngx_http_ai_jwt_check(ngx_http_ai_jwt_t *jwt, ngx_http_ai_jwt_rules_t *rules,
         return NGX_HTTP_AI_JWT_ISSUER;
     }
 
-    /* lists of who is revoked hold texts */
+    /* names of somebody: what is no text could be read as another's name */
 
-    for (i = 0; i < 2; i++) {
+    for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         node = ngx_http_ai_json_get(j, 0, (char *) names[i].data,
                                     names[i].len);
 

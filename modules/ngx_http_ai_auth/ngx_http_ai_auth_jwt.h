@@ -149,8 +149,9 @@ ngx_http_ai_jwt_e ngx_http_ai_jws_parse(ngx_pool_t *pool, ngx_str_t *token,
 ngx_http_ai_jwt_e ngx_http_ai_jwt_verify(ngx_http_ai_jwt_t *jwt,
     ngx_http_ai_jwks_t *jwks, ngx_http_ai_jwt_rules_t *rules);
 
-/* claims of a verified token (of another: SIGNATURE); *expires: its "exp", or
- * 0, without leeway */
+/* claims of a verified token (of another: SIGNATURE); "sub", "jti", "azp" and
+ * "client_id" are strings where they are there; *expires: its "exp", or 0,
+ * without leeway */
 ngx_http_ai_jwt_e ngx_http_ai_jwt_check(ngx_http_ai_jwt_t *jwt,
     ngx_http_ai_jwt_rules_t *rules, time_t now, time_t *expires);
 

@@ -15,12 +15,10 @@
 #include <openssl/evp.h>
 
 
-#define NGX_HTTP_AI_AUTH_LOG_RATE   20        /* lines per second, of a
-                                                 worker */
 #define NGX_HTTP_AI_AUTH_LOG_FIELD  256       /* bytes of a field */
 
 
-static ngx_uint_t ngx_http_ai_auth_log_pass(void);
+static ngx_uint_t ngx_http_ai_auth_log_pass(ngx_uint_t rate);
 static void ngx_http_ai_auth_log_timer(ngx_event_t *ev);
 static u_char *ngx_http_ai_auth_log_field(u_char *p, u_char *last,
     const char *name, ngx_str_t *value);
@@ -79,7 +77,9 @@ ngx_http_ai_auth_log_refusal(ngx_http_request_t *r,
 
     actx->logged = 1;
 
-    if (!ngx_http_ai_auth_log_pass()) {
+    aamcf = ngx_http_get_module_main_conf(r, ngx_http_ai_auth_module);
+
+    if (aamcf->log_rate == 0 || !ngx_http_ai_auth_log_pass(aamcf->log_rate)) {
         return;
     }
 
@@ -110,7 +110,6 @@ ngx_http_ai_auth_log_refusal(ngx_http_request_t *r,
 
     p = ngx_http_ai_auth_log_field(p, last, "uri", &uri);
 
-    aamcf = ngx_http_get_module_main_conf(r, ngx_http_ai_auth_module);
     ctx = aamcf->api->get_ctx(r);
 
     if (ctx && ctx->request_model.len) {
@@ -161,7 +160,7 @@ ngx_http_ai_auth_log_handler(ngx_http_request_t *r)
 
 
 static ngx_uint_t
-ngx_http_ai_auth_log_pass(void)
+ngx_http_ai_auth_log_pass(ngx_uint_t rate)
 {
     ngx_event_t  *ev;
 
@@ -170,7 +169,7 @@ ngx_http_ai_auth_log_pass(void)
         ngx_http_ai_auth_log_lines = 0;
     }
 
-    if (ngx_http_ai_auth_log_lines < NGX_HTTP_AI_AUTH_LOG_RATE) {
+    if (ngx_http_ai_auth_log_lines < rate) {
         ngx_http_ai_auth_log_lines++;
         return 1;
     }

@@ -10,6 +10,7 @@
 
 #define NGX_HTTP_AI_AUTH_REALM       "AI gateway"
 #define NGX_HTTP_AI_AUTH_SECRET_MIN  16
+#define NGX_HTTP_AI_AUTH_LOG_RATE    20
 
 
 static ngx_int_t ngx_http_ai_auth_preconfiguration(ngx_conf_t *cf);
@@ -36,6 +37,8 @@ static char *ngx_http_ai_auth_realm(ngx_conf_t *cf,
     ngx_http_ai_auth_loc_conf_t *aalcf, ngx_str_t *realm);
 static char *ngx_http_ai_auth_key_secret(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static char *ngx_http_ai_auth_log_directive(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
 static char *ngx_http_ai_auth_require(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_ai_auth_deny_directive(ngx_conf_t *cf,
@@ -73,6 +76,13 @@ static ngx_command_t  ngx_http_ai_auth_commands[] = {
     { ngx_string("ai_key_secret"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
       ngx_http_ai_auth_key_secret,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("ai_auth_log"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_http_ai_auth_log_directive,
       NGX_HTTP_MAIN_CONF_OFFSET,
       0,
       NULL },
@@ -155,18 +165,15 @@ ngx_http_ai_auth_postconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
-    if (aamcf->used_keys) {
-        if (ngx_http_ai_auth_keys_init(cf, aamcf) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-    } else if (aamcf->pepper.len) {
+    if (aamcf->pepper.len && !aamcf->used_keys) {
         ngx_log_error(NGX_LOG_WARN, cf->log, 0,
                       "\"ai_key_secret\" has no effect without \"ai_auth "
                       "key\"");
     }
 
-    if (ngx_http_ai_auth_issuers_init(cf, aamcf) != NGX_OK) {
+    if (ngx_http_ai_auth_keys_init(cf, aamcf) != NGX_OK
+        || ngx_http_ai_auth_issuers_init(cf, aamcf) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -222,6 +229,18 @@ ngx_http_ai_auth_resolve(ngx_conf_t *cf, ngx_http_ai_auth_main_conf_t *aamcf)
     aalcf = aamcf->locations.elts;
 
     for (i = 0; i < aamcf->locations.nelts; i++) {
+
+        if ((aalcf[i]->kinds
+             & (NGX_HTTP_AI_AUTH_KEY|NGX_HTTP_AI_AUTH_VARIABLE))
+            && !aamcf->api->data_enabled(cf))
+        {
+            (void) ngx_http_ai_conf_error(cf, aalcf[i]->file, aalcf[i]->line,
+                                          "\"ai_auth\" with \"key\" or "
+                                          "\"variable=\" needs \"ai_data "
+                                          "DIRECTORY;\", the directory of "
+                                          "keys.json");
+            return NGX_ERROR;
+        }
 
         if (aalcf[i]->issuers == NULL) {
             continue;
@@ -313,6 +332,7 @@ ngx_http_ai_auth_create_main_conf(ngx_conf_t *cf)
      */
 
     aamcf->jwt_cache = NGX_CONF_UNSET;
+    aamcf->log_rate = NGX_CONF_UNSET_UINT;
 
     if (ngx_array_init(&aamcf->issuers, cf->pool, 2,
                        sizeof(ngx_http_ai_auth_issuer_t *))
@@ -337,6 +357,7 @@ ngx_http_ai_auth_init_main_conf(ngx_conf_t *cf, void *conf)
     ngx_http_ai_auth_main_conf_t *aamcf = conf;
 
     ngx_conf_init_value(aamcf->jwt_cache, 4096);
+    ngx_conf_init_uint_value(aamcf->log_rate, NGX_HTTP_AI_AUTH_LOG_RATE);
 
     return NGX_CONF_OK;
 }
@@ -745,6 +766,47 @@ ngx_http_ai_auth_key_secret(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     aamcf->pepper = secret;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_ai_auth_log_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_ai_auth_main_conf_t *aamcf = conf;
+
+    ngx_int_t   rate;
+    ngx_str_t  *value, arg;
+
+    if (aamcf->log_rate != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        aamcf->log_rate = 0;
+        return NGX_CONF_OK;
+    }
+
+    rate = NGX_ERROR;
+
+    if (ngx_http_ai_conf_arg(&value[1], "rate", &arg)
+        && arg.len > 3
+        && ngx_strncmp(arg.data + arg.len - 3, "r/s", 3) == 0)
+    {
+        rate = ngx_atoi(arg.data, arg.len - 3);
+    }
+
+    if (rate == NGX_ERROR || rate == 0 || rate > 100000) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid parameter \"%V\" of \"ai_auth_log\", it "
+                           "is \"rate=NUMBERr/s\" or \"off\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    aamcf->log_rate = rate;
 
     return NGX_CONF_OK;
 }

@@ -64,10 +64,11 @@ ngx_http_ai_fetcher_t *ngx_http_ai_fetcher_create(ngx_conf_t *cf,
     ngx_http_ai_fetch_conf_t *conf);
 
 /*
- * Starts an exchange in a worker (f and its texts are copied).  NGX_OK: the handler will be
- * called, never from inside this call; NGX_ERROR: it will not.
+ * Starts an exchange in a worker (f and its texts are copied).  NGX_OK: the
+ * handler will be called, never from inside this call; NGX_ERROR: it will not.
  * url, when not NULL, replaces the configured one (same TLS settings), for a
  * key set that discovery names; it must be https when the configured one is.
+ * When the worker ends, running exchanges fail.
  */
 ngx_int_t ngx_http_ai_fetch(ngx_http_ai_fetcher_t *fetcher, ngx_str_t *url,
     ngx_http_ai_fetch_t *f);

@@ -161,7 +161,8 @@ ngx_http_ai_resolver(ngx_conf_t *cf, ngx_msec_t *timeout)
         return amcf->resolver;
     }
 
-    rc = ngx_http_ai_net_read(cf->pool, cf->log, NGX_HTTP_AI_NET_RESOLV, &text);
+    rc = ngx_http_ai_net_read(cf->pool, cf->log, NGX_HTTP_AI_NET_RESOLV,
+                              &text);
 
     if (rc == NGX_ERROR) {
         return NULL;

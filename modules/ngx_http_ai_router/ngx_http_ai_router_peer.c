@@ -35,7 +35,6 @@
 #define NGX_HTTP_AI_PEERS_VALID       300
 
 
-
 typedef struct {
     ngx_sockaddr_t                 sockaddr;
     socklen_t                      socklen;

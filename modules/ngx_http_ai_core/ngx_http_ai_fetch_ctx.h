@@ -1,0 +1,100 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+/* a running exchange: what ngx_http_ai_fetch.c and ..._answer.c share */
+
+
+#ifndef _NGX_HTTP_AI_FETCH_CTX_H_INCLUDED_
+#define _NGX_HTTP_AI_FETCH_CTX_H_INCLUDED_
+
+
+#include "ngx_http_ai_core_module.h"
+#include "ngx_http_ai_conf.h"
+
+
+#define NGX_HTTP_AI_FETCH_ERROR    160
+
+
+typedef enum {
+    NGX_HTTP_AI_FETCH_LENGTH = 0,
+    NGX_HTTP_AI_FETCH_CHUNKED,
+    NGX_HTTP_AI_FETCH_EOF
+} ngx_http_ai_fetch_body_e;
+
+
+typedef enum {
+    NGX_HTTP_AI_CHUNK_SIZE = 0,
+    NGX_HTTP_AI_CHUNK_EXT,
+    NGX_HTTP_AI_CHUNK_SIZE_LF,
+    NGX_HTTP_AI_CHUNK_DATA,
+    NGX_HTTP_AI_CHUNK_DATA_CR,
+    NGX_HTTP_AI_CHUNK_DATA_LF,
+    NGX_HTTP_AI_CHUNK_TRAILER,
+    NGX_HTTP_AI_CHUNK_TRAILER_TEXT,
+    NGX_HTTP_AI_CHUNK_TRAILER_LF
+} ngx_http_ai_chunk_e;
+
+
+struct ngx_http_ai_fetcher_s {
+    ngx_http_ai_fetch_conf_t        conf;
+    ngx_http_ai_url_t               url;
+    ngx_http_ai_core_main_conf_t   *amcf;
+#if (NGX_HTTP_SSL)
+    ngx_ssl_t                      *ssl;      /* NULL: http only */
+#endif
+};
+
+
+typedef struct {
+    ngx_http_ai_fetch_t             fetch;    /* must stay first */
+
+    ngx_queue_t                     queue;
+    ngx_pool_t                     *pool;
+    ngx_log_t                      *log;
+    ngx_http_ai_fetcher_t          *fetcher;
+    ngx_http_ai_url_t               url;
+    ngx_str_t                       text;     /* the URL, for the log */
+
+    ngx_event_t                     start;    /* posted */
+    ngx_event_t                     timer;    /* of all */
+    ngx_event_t                     wait;     /* of one address */
+
+    ngx_resolver_ctx_t             *resolving;
+    ngx_array_t                     addrs;    /* of ngx_addr_t */
+    ngx_uint_t                      next;
+    ngx_str_t                       tls_name;
+
+    ngx_peer_connection_t           peer;
+    ngx_buf_t                      *request;
+    ngx_buf_t                      *in;
+    ngx_buf_t                       out;      /* the answer's body */
+
+    ngx_http_ai_fetch_body_e        framing;
+    ngx_http_ai_chunk_e             chunk;
+    off_t                           rest;     /* of the body or a chunk */
+    size_t                          trailers;
+    u_char                          error[NGX_HTTP_AI_FETCH_ERROR];
+
+    unsigned                        address:1;
+    unsigned                        connected:1;
+    unsigned                        header:1; /* was read */
+    unsigned                        chunk_digits:1;
+    unsigned                        finished:1;
+} ngx_http_ai_fetch_ctx_t;
+
+
+/*
+ * Takes what is in x->in.  NGX_AGAIN: more is needed; NGX_DONE: all is here;
+ * NGX_ERROR: it has failed and x is gone.
+ */
+ngx_int_t ngx_http_ai_fetch_input(ngx_http_ai_fetch_ctx_t *x);
+
+/* ends it with an error; x is gone */
+void ngx_http_ai_fetch_fail(ngx_http_ai_fetch_ctx_t *x, ngx_err_t err,
+    const char *fmt, ...);
+
+
+#endif /* _NGX_HTTP_AI_FETCH_CTX_H_INCLUDED_ */
