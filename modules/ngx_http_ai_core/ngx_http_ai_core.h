@@ -30,10 +30,11 @@
 #include "ngx_http_ai_dialect.h"
 #include "ngx_http_ai_data.h"
 #include "ngx_http_ai_fetch.h"
+#include "ngx_http_ai_price.h"
 
 
 /* changes with any change of what is below */
-#define NGX_HTTP_AI_ABI  3
+#define NGX_HTTP_AI_ABI  4
 
 #define NGX_HTTP_AI_VERSION  "0.1.0"
 
@@ -123,14 +124,6 @@ typedef ngx_int_t (*ngx_http_ai_observer_pt)(ngx_http_request_t *r,
 #define NGX_HTTP_AI_WATCH_NEVER  ((uint64_t) -1)
 
 
-typedef struct {                              /* pico-dollars per token; */
-    int64_t                    in;            /* in < 0: not known */
-    int64_t                    out;
-    int64_t                    cached;
-    int64_t                    cache_write;
-} ngx_http_ai_price_t;
-
-
 typedef struct {
     ngx_uint_t                 max_depth;     /* of JSON */
     ngx_uint_t                 max_nodes;
@@ -163,15 +156,18 @@ struct ngx_http_ai_ctx_s {
     ngx_http_ai_error_t       *refusal;       /* of a phase handler */
 
     /* known when the stage RESOLVE is over, for what comes behind it */
-    ngx_http_ai_price_t        price;         /* at admission: it is charged */
-    uint64_t                   price_version; /* of live data; 0: of the
-                                                 configuration */
+    const ngx_http_ai_price_t
+                              *price;         /* of the first target that has
+                                                 one; NULL: none has */
+    ngx_str_t                  price_version; /* of the price that is charged,
+                                                 at first of that above */
     ngx_uint_t                 max_output;    /* default of the first target;
                                                  0: not known */
     ngx_msec_t                 patience;      /* the longest silence that a
                                                  target may keep */
 
     int64_t                    input_estimate;    /* -1: not made yet */
+    int64_t                    images;            /* -1: not counted yet */
     uint64_t                   watch;         /* see observers */
 
     ngx_uint_t                 stage;         /* how far the hooks are */
@@ -194,6 +190,9 @@ struct ngx_http_ai_ctx_s {
     unsigned                   may_cut:1;     /* an observer may say ABORT; to
                                                  be set before the attempts */
     unsigned                   cut:1;         /* ... it did */
+    unsigned                   cost_trailer:1;    /* x-ai-cost of a stream */
+    unsigned                   need_price:1;  /* targets without a price are
+                                                 not asked */
 
     /* results, for variables, hooks and logs */
     ngx_str_t                  model;         /* the configured model's name */
@@ -264,6 +263,9 @@ typedef struct {
 
     /* tokens of the request's text, counted once; 0 when it cannot be told */
     int64_t  (*input_estimate)(ngx_http_ai_ctx_t *ctx);
+
+    /* images and the like in the request, counted once */
+    int64_t  (*images)(ngx_http_ai_ctx_t *ctx);
 
     /* calls the observers; the answer of the first that does not say OK */
     ngx_int_t  (*observe)(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,

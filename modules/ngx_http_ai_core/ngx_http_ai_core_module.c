@@ -186,6 +186,7 @@ static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_permit,
     ngx_http_ai_parse_body,
     ngx_http_ai_input_estimate,
+    ngx_http_ai_images,
     ngx_http_ai_observe,
     ngx_http_ai_send_error,
     ngx_http_ai_refuse,

@@ -88,6 +88,7 @@ ngx_int_t ngx_http_ai_error_filter_init(ngx_conf_t *cf);
 /* ngx_http_ai_estimate.c */
 
 int64_t ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx);
+int64_t ngx_http_ai_images(ngx_http_ai_ctx_t *ctx);
 
 /* ngx_http_ai_fetch.c */
 

@@ -79,3 +79,77 @@ ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx)
 
     return ctx->input_estimate;
 }
+
+
+/*
+ * Parts of messages, whatever the dialect: {"type":"image_url",...},
+ * "input_image" and "image".  A text of this form inside of a tool's schema is
+ * none: its "type" has no "image_url", "source" or "file_id" beside it.
+ */
+
+int64_t
+ngx_http_ai_images(ngx_http_ai_ctx_t *ctx)
+{
+    ngx_str_t            type;
+    ngx_uint_t           i, n;
+    ngx_http_ai_json_t  *j;
+    ngx_http_ai_error_t  err;
+
+    if (!ctx->parsed) {
+        return 0;
+    }
+
+    if (ctx->images >= 0) {
+        return ctx->images;
+    }
+
+    ctx->images = 0;
+
+    ngx_memzero(&err, sizeof(ngx_http_ai_error_t));
+
+    j = &ctx->json;
+
+    if (!ctx->whole && ngx_http_ai_parse_body(ctx, &err) != NGX_OK) {
+
+        /* the estimate puts the tree of the top level back */
+
+        ctx->input_estimate = -1;
+        (void) ngx_http_ai_input_estimate(ctx);
+
+        return 0;
+    }
+
+    for (i = 0; i < j->nnodes; i++) {
+
+        if (j->nodes[i].type != NGX_HTTP_AI_JSON_OBJECT) {
+            continue;
+        }
+
+        n = ngx_http_ai_json_member(j, i, "type");
+
+        if (ngx_http_ai_json_type(j, n) != NGX_HTTP_AI_JSON_STRING) {
+            continue;
+        }
+
+        type = ngx_http_ai_json_raw(j, n);
+
+        if (!ngx_http_ai_str_is(&type, "image_url")
+            && !ngx_http_ai_str_is(&type, "input_image")
+            && !ngx_http_ai_str_is(&type, "image"))
+        {
+            continue;
+        }
+
+        if (ngx_http_ai_json_member(j, i, "image_url")
+            != NGX_HTTP_AI_JSON_NONE
+            || ngx_http_ai_json_member(j, i, "source")
+               != NGX_HTTP_AI_JSON_NONE
+            || ngx_http_ai_json_member(j, i, "file_id")
+               != NGX_HTTP_AI_JSON_NONE)
+        {
+            ctx->images++;
+        }
+    }
+
+    return ctx->images;
+}

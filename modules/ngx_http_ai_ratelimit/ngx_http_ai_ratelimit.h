@@ -30,6 +30,8 @@
 /* output that is taken more for a stream that goes on, tokens */
 #define NGX_HTTP_AI_LIMIT_TOPUP       256
 
+#define NGX_HTTP_AI_LIMIT_MORE        -1
+
 /* ms of silence that a hold survives beyond that of its provider */
 #define NGX_HTTP_AI_LIMIT_GRACE       30000
 
@@ -148,12 +150,14 @@ typedef struct {
                                                  ai_quota in the file */
     void                          *learned;   /* shared: see _estimate.c */
     ngx_uint_t                     used;      /* a location has limits */
+    ngx_uint_t                     cost;      /* ... has "ai_headers cost" */
 } ngx_http_ai_ratelimit_main_conf_t;
 
 
 #define NGX_HTTP_AI_HEADERS_OFF        0x0001
 #define NGX_HTTP_AI_HEADERS_RATELIMIT  0x0002
 #define NGX_HTTP_AI_HEADERS_IETF       0x0004
+#define NGX_HTTP_AI_HEADERS_COST       0x0008
 
 #define NGX_HTTP_AI_DRY_OFF            0x0001
 #define NGX_HTTP_AI_DRY_LIMIT          0x0002
@@ -312,7 +316,8 @@ ngx_int_t ngx_http_ai_raise_set(ngx_http_ai_limit_zone_t *zone,
 ngx_int_t ngx_http_ai_limit_hook(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
-/* what so many tokens are in each meter */
+/* what so many tokens are in each meter; input is NGX_HTTP_AI_LIMIT_MORE:
+ * of more output of a request that was counted before */
 void ngx_http_ai_limit_amounts(ngx_http_ai_ctx_t *ctx, int64_t input,
     int64_t output, ngx_http_ai_amounts_t *amounts);
 
@@ -353,6 +358,9 @@ ngx_int_t ngx_http_ai_limit_refuse(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l);
 
 ngx_int_t ngx_http_ai_limit_header_hook(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx);
+
+ngx_int_t ngx_http_ai_cost_header_hook(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
 /* an amount of a meter as people write it: money in dollars */

@@ -529,6 +529,67 @@ ngx_http_ai_limit_ietf(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
 }
 
 
+/*
+ * The cost is known before an unstreamed answer is sent, and after a streamed
+ * one: that has it in its trailer, for a client that takes trailers.
+ */
+
+ngx_int_t
+ngx_http_ai_cost_header_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
+{
+    u_char                            *p;
+    ngx_str_t                          value;
+    ngx_table_elt_t                   *te;
+    ngx_http_ai_ratelimit_loc_conf_t  *rlcf;
+
+    rlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_ratelimit_module);
+
+    if (!(rlcf->headers & NGX_HTTP_AI_HEADERS_COST)) {
+        return NGX_OK;
+    }
+
+    if (ctx->stream) {
+        te = ngx_http_ai_header_in(r, "te");
+
+        if (r->http_version < NGX_HTTP_VERSION_11 || te == NULL
+            || ngx_strlcasestrn(te->value.data,
+                                te->value.data + te->value.len,
+                                (u_char *) "trailers", 8 - 1)
+               == NULL)
+        {
+            return NGX_OK;
+        }
+
+        ctx->cost_trailer = 1;
+        r->expect_trailers = 1;
+
+        ngx_str_set(&value, "x-ai-cost");
+
+        return ngx_http_ai_header_add(&r->headers_out.headers, "Trailer",
+                                      &value)
+               ? NGX_OK : NGX_ERROR;
+    }
+
+    if (ctx->cost < 0 || ctx->error != NGX_HTTP_AI_ERR_NONE) {
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(r->pool, NGX_INT64_LEN + 10);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    value.data = p;
+    value.len = ngx_sprintf(p, "%L.%09L", ctx->cost / 1000000000,
+                            ctx->cost % 1000000000)
+                - p;
+
+    return ngx_http_ai_header_add(&r->headers_out.headers, "x-ai-cost",
+                                  &value)
+           ? NGX_OK : NGX_ERROR;
+}
+
+
 u_char *
 ngx_http_ai_limit_amount(u_char *p, u_char *last, ngx_uint_t meter,
     int64_t amount)

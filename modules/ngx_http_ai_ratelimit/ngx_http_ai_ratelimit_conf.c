@@ -905,7 +905,7 @@ ngx_http_ai_limit_flags(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     char  *p = conf;
 
-    ngx_str_t        *value, names[4], near;
+    ngx_str_t        *value, names[5], near;
     ngx_uint_t       *field, i, k, n;
 
     static ngx_str_t  dry[] = {
@@ -915,7 +915,7 @@ ngx_http_ai_limit_flags(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     static ngx_str_t  headers[] = {
         ngx_string("off"), ngx_string("ratelimit"), ngx_string("ietf"),
-        ngx_null_string
+        ngx_string("cost"), ngx_null_string
     };
 
     ngx_str_t  *words;

@@ -188,6 +188,12 @@ ngx_http_ai_ratelimit_postconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
+    if (rmcf->cost
+        && api->add_header_hook(cf, ngx_http_ai_cost_header_hook) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     if (!rmcf->used) {
         return NGX_OK;
     }
@@ -329,6 +335,10 @@ ngx_http_ai_ratelimit_merge_loc_conf(ngx_conf_t *cf, void *parent,
 
         if (conf->uses) {
             rmcf->used = 1;
+        }
+
+        if (conf->headers & NGX_HTTP_AI_HEADERS_COST) {
+            rmcf->cost = 1;
         }
     }
 

@@ -82,6 +82,10 @@ ngx_http_ai_limit_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     if (ngx_http_ai_limit_needs_tokens(l)) {
         l->input = rmcf->api->input_estimate(ctx);
         l->output = ngx_http_ai_output_estimate(rmcf, ctx);
+
+        if (ctx->price && ctx->price->image) {
+            (void) rmcf->api->images(ctx);
+        }
     }
 
     l->deadline = (int64_t) ctx->patience + NGX_HTTP_AI_LIMIT_GRACE;
@@ -260,37 +264,30 @@ void
 ngx_http_ai_limit_amounts(ngx_http_ai_ctx_t *ctx, int64_t input,
     int64_t output, ngx_http_ai_amounts_t *amounts)
 {
-    int64_t               most;
-    ngx_http_ai_price_t  *price;
+    int64_t     cost;
+    ngx_uint_t  more;
 
     ngx_memzero(amounts, sizeof(ngx_http_ai_amounts_t));
+
+    more = (input == NGX_HTTP_AI_LIMIT_MORE);
+    input = ngx_max(input, 0);
 
     amounts->v[NGX_HTTP_AI_METER_TOKENS] = input + output;
     amounts->v[NGX_HTTP_AI_METER_INPUT] = input;
     amounts->v[NGX_HTTP_AI_METER_OUTPUT] = output;
     amounts->v[NGX_HTTP_AI_METER_Q_TOKENS] = input + output;
 
-    price = &ctx->price;
-
-    if (price->in < 0) {
+    if (ctx->price == NULL) {
         return;
     }
 
-    /* prices are up to 10^12, the product stays below 2^63 */
+    cost = more ? ngx_http_ai_price_output(ctx->price, ctx->input_estimate,
+                                           output)
+                : ngx_http_ai_price_estimate(ctx->price, input, output,
+                                             ctx->images);
 
-    most = NGX_HTTP_AI_LIMIT_MOST / 1000000;
-
-    input = ngx_min(input, most / 4);
-    output = ngx_min(output, most / 4);
-
-    if (price->in > 1000000000 || price->out > 1000000000) {
-        input = ngx_min(input, 4000000);
-        output = ngx_min(output, 4000000);
-    }
-
-    amounts->v[NGX_HTTP_AI_METER_Q_MONEY] = (input * price->in
-                                             + output * price->out + 999)
-                                            / 1000;
+    amounts->v[NGX_HTTP_AI_METER_Q_MONEY] = ngx_min(cost,
+                                                    NGX_HTTP_AI_LIMIT_MOST);
 }
 
 
@@ -310,12 +307,19 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     zone = t->zone;
 
     if (t->limits[NGX_HTTP_AI_METER_Q_MONEY].limit >= 0
-        && ctx->price.in < 0 && !zone->unknown_price
+        && ctx->price == NULL && !zone->unknown_price
         && ctx->op != NGX_HTTP_AI_OP_COUNT_TOKENS)
     {
         l->unpriced = 1;
         l->refusal.meter = NGX_HTTP_AI_METER_Q_MONEY;
         return NGX_DECLINED;
+    }
+
+    if (t->limits[NGX_HTTP_AI_METER_Q_MONEY].limit >= 0
+        && !zone->unknown_price && !t->dry
+        && ctx->op != NGX_HTTP_AI_OP_COUNT_TOKENS)
+    {
+        ctx->need_price = 1;
     }
 
     ngx_http_ai_limit_amounts(ctx, l->input, l->output, &t->held);
@@ -392,7 +396,7 @@ ngx_http_ai_limit_granted(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t)
 
     t->output = l->output;
 
-    ngx_http_ai_limit_amounts(l->ctx, 0, 1, &one);
+    ngx_http_ai_limit_amounts(l->ctx, NGX_HTTP_AI_LIMIT_MORE, 1, &one);
 
     for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
 
@@ -407,7 +411,10 @@ ngx_http_ai_limit_granted(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t)
             continue;
         }
 
-        price = (i == NGX_HTTP_AI_METER_Q_MONEY) ? l->ctx->price.out : 1000;
+        price = (i == NGX_HTTP_AI_METER_Q_MONEY)
+                ? ngx_http_ai_price_rate(l->ctx->price,
+                                         l->ctx->input_estimate)
+                : 1000;
         lack = (lack < NGX_HTTP_AI_LIMIT_MOST / 1024)
                ? (lack * 1000 + price - 1) / price : l->output;
 

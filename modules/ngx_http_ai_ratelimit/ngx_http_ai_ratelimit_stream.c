@@ -175,7 +175,7 @@ ngx_http_ai_limit_more(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
         /* ... and all that is left, to ask less often */
 
-        ngx_http_ai_limit_amounts(l->ctx, 0, 1, &amounts);
+        ngx_http_ai_limit_amounts(l->ctx, NGX_HTTP_AI_LIMIT_MORE, 1, &amounts);
 
         if (refusal.state.remaining > 0
             && amounts.v[refusal.meter] > 0)
@@ -221,7 +221,7 @@ ngx_http_ai_limit_topup_by(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
 
     ngx_memzero(refusal, sizeof(ngx_http_ai_limit_refusal_t));
 
-    ngx_http_ai_limit_amounts(l->ctx, 0, output, &amounts);
+    ngx_http_ai_limit_amounts(l->ctx, NGX_HTTP_AI_LIMIT_MORE, output, &amounts);
 
     now = ngx_http_ai_zone_now();
     ngx_http_ai_ticket_windows(t, now);

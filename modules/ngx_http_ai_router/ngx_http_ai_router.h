@@ -23,6 +23,7 @@ typedef struct ngx_http_ai_target_s    ngx_http_ai_target_t;
 typedef struct ngx_http_ai_model_s     ngx_http_ai_model_t;
 typedef struct ngx_http_ai_peers_s     ngx_http_ai_peers_t;
 typedef struct ngx_http_ai_health_s    ngx_http_ai_health_t;
+typedef struct ngx_http_ai_prices_s    ngx_http_ai_prices_t;
 
 
 /* failure classes of "on=" */
@@ -127,6 +128,9 @@ struct ngx_http_ai_target_s {
     ngx_uint_t                 on;            /* NGX_HTTP_AI_ON_*; fallbacks */
     ngx_http_complex_value_t  *cond;          /* if= */
     ngx_http_ai_health_t      *health;
+    uint64_t                   priced;        /* price is of this generation
+                                                 of live data; per worker */
+    const ngx_http_ai_price_t *price;
     u_char                    *file;
     ngx_uint_t                 line;
     unsigned                   fallback:1;
@@ -168,7 +172,7 @@ struct ngx_http_ai_model_s {
     ngx_http_ai_recover_e      recover;
     size_t                     recover_max;   /* bytes of answer kept for it */
     ngx_msec_t                 hedge;         /* 0: off */
-    ngx_http_ai_price_t        price;
+    ngx_http_ai_price_t       *price;         /* NULL: of live data */
     ngx_array_t                params;        /* of ngx_http_ai_param_t */
 
     u_char                    *file;
@@ -203,6 +207,8 @@ typedef struct {
     ngx_hash_t                 model_hash;    /* models and aliases by name;
                                                  value ngx_http_ai_model_t * */
     ngx_http_ai_model_t       *defaults;      /* for targets asked directly */
+    ngx_http_ai_data_t        *prices;        /* NULL: there is no ai_data */
+    ngx_http_ai_prices_t      *prices_now;    /* per worker */
     ngx_resolver_t            *resolver;
     ngx_msec_t                 resolver_timeout;
     time_t                     started;       /* "created" of models */
@@ -302,6 +308,12 @@ ngx_int_t ngx_http_ai_peers_resolver(ngx_conf_t *cf,
 
 /* starts resolving in a worker */
 ngx_int_t ngx_http_ai_peers_start(ngx_cycle_t *cycle,
+    ngx_http_ai_router_main_conf_t *amcf);
+
+
+/* ngx_http_ai_router_price.c */
+
+ngx_int_t ngx_http_ai_prices_init(ngx_conf_t *cf,
     ngx_http_ai_router_main_conf_t *amcf);
 
 

@@ -109,7 +109,7 @@ ngx_http_ai_router_resolve(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     }
 
     if (rc == NGX_OK) {
-        ngx_http_ai_router_foretell(x);
+        rc = ngx_http_ai_router_foretell(x);
     }
 
     return rc;
@@ -1023,7 +1023,11 @@ ngx_http_ai_exec_finish(ngx_http_ai_exec_t *x, ngx_int_t rc)
     r->read_event_handler = ngx_http_block_reading;
 
     if (rc == NGX_OK && x->committed && !x->gone && !x->winner->last_sent) {
-        rc = ngx_http_send_special(r, NGX_HTTP_LAST);
+        rc = ngx_http_ai_router_trailer(x);
+
+        if (rc == NGX_OK) {
+            rc = ngx_http_send_special(r, NGX_HTTP_LAST);
+        }
     }
 
     if (rc == NGX_HTTP_CLIENT_CLOSED_REQUEST) {
@@ -1155,6 +1159,13 @@ ngx_http_ai_commit(ngx_http_ai_attempt_t *a, off_t length)
         {
             r->headers_out.content_encoding = h;
         }
+    }
+
+    if (a->complete && length >= 0
+        && ngx_http_ai_router_meter(r, ctx) != NGX_OK)
+    {
+        /* a header may tell what it has cost */
+        return NGX_ERROR;
     }
 
     if (x->api->add_headers(r, ctx) != NGX_OK) {

@@ -43,6 +43,8 @@ typedef struct {
     ngx_http_ai_target_t      *target;
     ngx_uint_t                 tries;
     ngx_uint_t                 keys;          /* bit mask of keys refused */
+    const ngx_http_ai_price_t *price;         /* at admission; NULL: it is not
+                                                 known */
     unsigned                   skip:1;        /* not to be asked again */
     unsigned                   no_prefill:1;  /* it has refused one */
 } ngx_http_ai_candidate_t;
@@ -188,6 +190,7 @@ struct ngx_http_ai_exec_s {
                                                  dialect */
     unsigned                   recovered:1;
     unsigned                   unsupported:1; /* a target lacks the endpoint */
+    unsigned                   metered:1;
 };
 
 
@@ -228,7 +231,15 @@ void ngx_http_ai_exec_read(ngx_http_request_t *r);
 /* ngx_http_ai_router_usage.c */
 
 /* what limits need to know of the plan, into the ctx */
-void ngx_http_ai_router_foretell(ngx_http_ai_exec_t *x);
+ngx_int_t ngx_http_ai_router_foretell(ngx_http_ai_exec_t *x);
+
+/* before the end of a stream is sent: its cost as a trailer */
+ngx_int_t ngx_http_ai_router_trailer(ngx_http_ai_exec_t *x);
+
+
+/* ngx_http_ai_router_price.c: the price of each candidate */
+
+ngx_int_t ngx_http_ai_prices_set(ngx_http_ai_exec_t *x);
 
 
 /* ngx_http_ai_router_cut.c */

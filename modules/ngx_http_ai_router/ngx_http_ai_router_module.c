@@ -118,7 +118,8 @@ ngx_http_ai_router_postconfiguration(ngx_conf_t *cf)
     if (ngx_http_ai_peers_resolver(cf, amcf) != NGX_OK
         || ngx_http_ai_provider_init(cf, amcf) != NGX_OK
         || ngx_http_ai_model_init(cf, amcf) != NGX_OK
-        || ngx_http_ai_health_init(cf, amcf) != NGX_OK)
+        || ngx_http_ai_health_init(cf, amcf) != NGX_OK
+        || ngx_http_ai_prices_init(cf, amcf) != NGX_OK)
     {
         return NGX_ERROR;
     }

@@ -727,6 +727,10 @@ ngx_http_ai_plan_other(ngx_http_ai_exec_t *x, ngx_uint_t mask,
             continue;
         }
 
+        if (c->price == NULL && x->ctx->need_price) {
+            continue;
+        }
+
         if (target->fallback ? !(target->on & mask)
                              : !(mask & NGX_HTTP_AI_ON_DEFAULT))
         {

@@ -13,12 +13,12 @@
 ngx_int_t
 ngx_http_ai_router_meter(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
-    int64_t                 input, cost;
-    ngx_uint_t              i;
-    ngx_http_ai_exec_t     *x;
-    ngx_http_ai_usage_t    *u, *sum;
-    ngx_http_ai_price_t    *price;
-    ngx_http_ai_attempt_t  *a;
+    int64_t                     input, cost;
+    ngx_uint_t                  i, known;
+    ngx_http_ai_exec_t         *x;
+    ngx_http_ai_usage_t        *u, *sum;
+    ngx_http_ai_attempt_t      *a;
+    const ngx_http_ai_price_t  *price;
 
     x = ctx->router;
 
@@ -28,13 +28,21 @@ ngx_http_ai_router_meter(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         return NGX_OK;
     }
 
+    if (x->metered) {
+        return NGX_OK;
+    }
+
+    x->metered = 1;
+
     sum = &ctx->usage;
+    cost = 0;
+    known = (x->nattempts != 0);
 
     for (i = 0; i < x->nattempts; i++) {
         a = x->attempts[i];
         u = &a->usage;
 
-        if (!a->sent) {
+        if (!a->sent && !a->complete) {
             continue;
         }
 
@@ -95,65 +103,63 @@ ngx_http_ai_router_meter(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         ngx_http_ai_usage_add(reasoning);
         ngx_http_ai_usage_add(audio_in);
         ngx_http_ai_usage_add(audio_out);
+
+        price = a->candidate->price;
+
+        if (price == NULL) {
+            known = 0;
+            continue;
+        }
+
+        cost = ngx_http_ai_price_add(cost,
+                   ngx_http_ai_price_cost(price, u,
+                                          price->image ? x->api->images(ctx)
+                                                       : 0));
+
+        ctx->price_version = price->version;
     }
 
     if (x->winner) {
         ctx->finish = x->winner->finish;
     }
 
-    price = &ctx->price;
-
-    /* an answer made here costs nothing */
-
-    if (ctx->usage_state != NGX_HTTP_AI_USAGE_NONE && price->in >= 0
-        && ctx->cost < 0)
+    if (ctx->usage_state != NGX_HTTP_AI_USAGE_NONE && ctx->cost < 0
+        && known)
     {
-
-        cost = 0;
-
-        if (sum->in_fresh > 0) {
-            cost += sum->in_fresh * price->in;
-        }
-
-        if (sum->cache_read > 0) {
-            cost += sum->cache_read * price->cached;
-        }
-
-        if (sum->cache_write > 0) {
-            cost += sum->cache_write * price->cache_write;
-        }
-
-        if (sum->out > 0) {
-            cost += sum->out * price->out;
-        }
-
-        /* pico to nano */
-        ctx->cost = (cost + 500) / 1000;
+        ctx->cost = ngx_http_ai_price_nano(cost);
     }
 
     return NGX_OK;
 }
 
 
-void
+ngx_int_t
 ngx_http_ai_router_foretell(ngx_http_ai_exec_t *x)
 {
-    ngx_uint_t               i, made;
-    ngx_http_ai_ctx_t       *ctx;
-    ngx_http_ai_provider_t  *provider;
+    ngx_uint_t                  i, made;
+    ngx_http_ai_ctx_t          *ctx;
+    ngx_http_ai_provider_t     *provider;
+    const ngx_http_ai_price_t  *price;
 
     ctx = x->ctx;
-    ctx->price = x->model->price;
-    ctx->price_version = 0;
+
+    if (ngx_http_ai_prices_set(x) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     made = 1;
 
     for (i = 0; i < x->ncandidates; i++) {
         provider = x->candidates[i].target->provider;
+        price = x->candidates[i].price;
 
-        if (!provider->is_static) {
-            made = 0;
+        if (price && (ctx->price == NULL || made)) {
+            /* an answer made here costs nothing, but the next one may */
+            ctx->price = price;
+            ctx->price_version = price->version;
         }
+
+        made = made && provider->is_static;
 
         ctx->patience = ngx_max(ctx->patience,
                                 ngx_max(provider->first, provider->idle));
@@ -163,8 +169,44 @@ ngx_http_ai_router_foretell(ngx_http_ai_exec_t *x)
         ctx->max_output = x->candidates[0].target->provider->max_output;
     }
 
-    if (made) {
-        /* an answer made here costs nothing */
-        ngx_memzero(&ctx->price, sizeof(ngx_http_ai_price_t));
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_ai_router_trailer(ngx_http_ai_exec_t *x)
+{
+    u_char              *p;
+    ngx_str_t            value;
+    ngx_http_ai_ctx_t   *ctx;
+    ngx_http_request_t  *r;
+
+    r = x->request;
+    ctx = x->ctx;
+
+    if (!ctx->cost_trailer) {
+        return NGX_OK;
     }
+
+    if (ngx_http_ai_router_meter(r, ctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ctx->cost < 0) {
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(r->pool, NGX_INT64_LEN + 10);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    value.data = p;
+    value.len = ngx_sprintf(p, "%L.%09L", ctx->cost / 1000000000,
+                            ctx->cost % 1000000000)
+                - p;
+
+    return ngx_http_ai_header_add(&r->headers_out.trailers, "x-ai-cost",
+                                  &value)
+           ? NGX_OK : NGX_ERROR;
 }
