@@ -186,6 +186,7 @@ struct ngx_http_ai_ctx_s {
     unsigned                   fallback:1;    /* served by another target than
                                                  the first choice */
     unsigned                   settled:1;
+    unsigned                   listed:1;      /* in the queue "running" */
     unsigned                   error_body:1;  /* nginx's error page replaced */
     unsigned                   may_cut:1;     /* an observer may say ABORT; to
                                                  be set before the attempts */
@@ -207,6 +208,22 @@ struct ngx_http_ai_ctx_s {
     ngx_http_ai_usage_t        usage;         /* sum over attempts */
     ngx_http_ai_usage_state_e  usage_state;
     int64_t                    cost;          /* nano-dollars; -1 unknown */
+
+    /*
+     * Of a request that the router serves, for what ends it before its time:
+     * with err, in whatever way its client can still be told.  provider: a
+     * pattern; ends only what is asked of such a provider, and asks others
+     * when the client has seen nothing yet.  NGX_DONE: the request may be
+     * gone; NGX_OK: it goes on.
+     */
+    ngx_int_t                (*end)(ngx_http_request_t *r,
+                                    ngx_http_ai_ctx_t *ctx,
+                                    ngx_str_t *provider,
+                                    ngx_http_ai_error_t *err);
+    ngx_queue_t                running;       /* of the switches */
+    ngx_str_t                  switched;      /* the switch that was in force
+                                                 for it */
+    ngx_str_t                  reroute;       /* a model to take instead */
 
     ngx_chain_t               *error_out;
     void                      *router;        /* the router's state */

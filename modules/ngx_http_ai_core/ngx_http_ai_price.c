@@ -492,7 +492,8 @@ ngx_http_ai_price_mul(int64_t n, int64_t price)
         return 0;
     }
 
-    return (n > NGX_HTTP_AI_PRICE_MOST / price) ? NGX_HTTP_AI_PRICE_MOST : n * price;
+    return (n > NGX_HTTP_AI_PRICE_MOST / price) ? NGX_HTTP_AI_PRICE_MOST
+                                                : n * price;
 }
 
 

@@ -36,6 +36,9 @@
 #define NGX_HTTP_AI_LIMIT_GRACE       30000
 
 
+typedef struct ngx_http_ai_switches_s  ngx_http_ai_switches_t;
+
+
 typedef enum {
     NGX_HTTP_AI_ZONE_LIMIT = 0,
     NGX_HTTP_AI_ZONE_QUOTA
@@ -149,6 +152,8 @@ typedef struct {
     ngx_array_t                    locations; /* loc confs with ai_limit or
                                                  ai_quota in the file */
     void                          *learned;   /* shared: see _estimate.c */
+    ngx_http_ai_data_t            *switch_data;   /* NULL: no ai_data */
+    ngx_http_ai_switches_t        *switches;  /* per worker */
     ngx_uint_t                     used;      /* a location has limits */
     ngx_uint_t                     cost;      /* ... has "ai_headers cost" */
 } ngx_http_ai_ratelimit_main_conf_t;
@@ -366,6 +371,28 @@ ngx_int_t ngx_http_ai_cost_header_hook(ngx_http_request_t *r,
 /* an amount of a meter as people write it: money in dollars */
 u_char *ngx_http_ai_limit_amount(u_char *p, u_char *last, ngx_uint_t meter,
     int64_t amount);
+
+
+/* ngx_http_ai_ratelimit_switches.c, ngx_http_ai_ratelimit_switch.c */
+
+ngx_int_t ngx_http_ai_switches_init(ngx_conf_t *cf,
+    ngx_http_ai_ratelimit_main_conf_t *rmcf);
+ngx_int_t ngx_http_ai_switch_start(ngx_cycle_t *cycle,
+    ngx_http_ai_ratelimit_main_conf_t *rmcf);
+
+ngx_int_t ngx_http_ai_switch_resolve(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx);
+ngx_int_t ngx_http_ai_switch_authorize(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx);
+ngx_int_t ngx_http_ai_switch_permit(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx, ngx_http_ai_route_t *route,
+    ngx_http_ai_error_t *err);
+ngx_int_t ngx_http_ai_switch_settle(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx);
+
+/* temporary raises of live data */
+void ngx_http_ai_switch_raises(ngx_http_ai_ratelimit_main_conf_t *rmcf,
+    ngx_http_ai_ticket_t *t);
 
 
 /* ngx_http_ai_ratelimit_view.c */

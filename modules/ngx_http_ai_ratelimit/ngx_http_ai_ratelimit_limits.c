@@ -29,12 +29,13 @@ ngx_int_t
 ngx_http_ai_ticket_limits(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_http_ai_ticket_t *t)
 {
-    ngx_str_t                  value;
-    ngx_uint_t                 i;
-    const char                *error;
-    ngx_http_ai_quantity_t         rate;
-    ngx_http_ai_amount_t      *amount;
-    ngx_http_ai_limit_zone_t  *zone;
+    ngx_str_t                           value;
+    ngx_uint_t                          i;
+    const char                         *error;
+    ngx_http_ai_amount_t               *amount;
+    ngx_http_ai_quantity_t              rate;
+    ngx_http_ai_limit_zone_t           *zone;
+    ngx_http_ai_ratelimit_main_conf_t  *rmcf;
 
     zone = t->zone;
 
@@ -75,6 +76,12 @@ ngx_http_ai_ticket_limits(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
     if (ngx_http_ai_ticket_overrides(r, l, t) != NGX_OK) {
         return NGX_ERROR;
+    }
+
+    rmcf = ngx_http_get_module_main_conf(r, ngx_http_ai_ratelimit_module);
+
+    if (rmcf->switch_data) {
+        ngx_http_ai_switch_raises(rmcf, t);
     }
 
     for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {

@@ -125,7 +125,8 @@ ngx_module_t  ngx_http_ai_ratelimit_module = {
 enum {
     NGX_HTTP_AI_VAR_LIMIT = 0,
     NGX_HTTP_AI_VAR_QUOTA,
-    NGX_HTTP_AI_VAR_STATUS
+    NGX_HTTP_AI_VAR_STATUS,
+    NGX_HTTP_AI_VAR_SWITCH
 };
 
 
@@ -139,6 +140,9 @@ static ngx_http_variable_t  ngx_http_ai_ratelimit_vars[] = {
 
     { ngx_string("ai_limit_status"), NULL, ngx_http_ai_ratelimit_variable,
       NGX_HTTP_AI_VAR_STATUS, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("ai_switch"), NULL, ngx_http_ai_ratelimit_variable,
+      NGX_HTTP_AI_VAR_SWITCH, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
       ngx_http_null_variable
 };
@@ -190,6 +194,25 @@ ngx_http_ai_ratelimit_postconfiguration(ngx_conf_t *cf)
 
     if (rmcf->cost
         && api->add_header_hook(cf, ngx_http_ai_cost_header_hook) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_ai_switches_init(cf, rmcf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (rmcf->switch_data
+        && (api->add_hook(cf, NGX_HTTP_AI_STAGE_RESOLVE,
+                          ngx_http_ai_switch_resolve)
+            != NGX_OK
+            || api->add_hook(cf, NGX_HTTP_AI_STAGE_AUTHORIZE,
+                             ngx_http_ai_switch_authorize)
+               != NGX_OK
+            || api->add_hook(cf, NGX_HTTP_AI_STAGE_SETTLE,
+                             ngx_http_ai_switch_settle)
+               != NGX_OK
+            || api->add_permit(cf, ngx_http_ai_switch_permit) != NGX_OK))
     {
         return NGX_ERROR;
     }
@@ -432,7 +455,15 @@ ngx_http_ai_ratelimit_init_process(ngx_cycle_t *cycle)
     rmcf = ngx_http_cycle_get_module_main_conf(cycle,
                                                ngx_http_ai_ratelimit_module);
 
-    if (rmcf == NULL || rmcf->zones.nelts == 0) {
+    if (rmcf == NULL) {
+        return NGX_OK;
+    }
+
+    if (rmcf->switch_data && ngx_http_ai_switch_start(cycle, rmcf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (rmcf->zones.nelts == 0) {
         return NGX_OK;
     }
 
@@ -474,14 +505,19 @@ ngx_http_ai_ratelimit_variable(ngx_http_request_t *r,
     ctx = rmcf->api->get_ctx(r);
     l = ctx ? ctx->ratelimit : NULL;
 
-    if (l == NULL) {
-        v->not_found = 1;
-        return NGX_OK;
-    }
-
     ngx_str_null(&s);
 
-    if (data == NGX_HTTP_AI_VAR_STATUS) {
+    if (data == NGX_HTTP_AI_VAR_SWITCH) {
+
+        if (ctx) {
+            s = ctx->switched;
+        }
+
+    } else if (l == NULL) {
+        v->not_found = 1;
+        return NGX_OK;
+
+    } else if (data == NGX_HTTP_AI_VAR_STATUS) {
 
         if (l->refused && !l->dry) {
             ngx_str_set(&s, "refused");

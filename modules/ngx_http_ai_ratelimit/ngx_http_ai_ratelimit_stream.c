@@ -221,7 +221,8 @@ ngx_http_ai_limit_topup_by(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
 
     ngx_memzero(refusal, sizeof(ngx_http_ai_limit_refusal_t));
 
-    ngx_http_ai_limit_amounts(l->ctx, NGX_HTTP_AI_LIMIT_MORE, output, &amounts);
+    ngx_http_ai_limit_amounts(l->ctx, NGX_HTTP_AI_LIMIT_MORE, output,
+                              &amounts);
 
     now = ngx_http_ai_zone_now();
     ngx_http_ai_ticket_windows(t, now);

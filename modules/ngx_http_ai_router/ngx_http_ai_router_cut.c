@@ -181,3 +181,70 @@ ngx_http_ai_cut_end(ngx_http_ai_attempt_t *a)
 
     return ngx_http_ai_answer_flush(a);
 }
+
+
+ngx_int_t
+ngx_http_ai_router_end(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    ngx_str_t *provider, ngx_http_ai_error_t *err)
+{
+    ngx_int_t               rc;
+    ngx_uint_t              i;
+    ngx_http_ai_exec_t     *x;
+    ngx_http_ai_attempt_t  *a;
+
+    x = ctx->router;
+
+    if (x == NULL || x->done || (x->winner && x->winner->complete)) {
+        return NGX_OK;
+    }
+
+    if (provider && !x->committed) {
+
+        for (i = 0; i < x->ncandidates; i++) {
+            if (ngx_http_ai_price_match(provider,
+                               &x->candidates[i].target->provider->name))
+            {
+                x->candidates[i].skip = 1;
+            }
+        }
+
+        for (i = 0; i < x->nattempts; i++) {
+            a = x->attempts[i];
+
+            if (!a->finished && a->candidate->skip
+                && ngx_http_ai_price_match(provider, &a->provider->name))
+            {
+                ngx_http_ai_attempt_cancel(a, NGX_HTTP_AI_ERR_OVERLOADED,
+                                           (char *) err->message.data);
+            }
+        }
+
+        return NGX_OK;
+    }
+
+    if (provider
+        && (x->winner == NULL
+            || !ngx_http_ai_price_match(provider, &x->winner->provider->name)))
+    {
+        return NGX_OK;
+    }
+
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                  "ai router: the request is ended: %V", &err->message);
+
+    ctx->error = err->class;
+
+    if (x->gone) {
+        rc = NGX_HTTP_CLIENT_CLOSED_REQUEST;
+
+    } else if (x->committed) {
+        rc = ngx_http_ai_answer_error(x, err);
+
+    } else {
+        rc = x->api->send_error(r, ctx, err, -1, 0);
+    }
+
+    ngx_http_ai_exec_finish(x, rc);
+
+    return NGX_DONE;
+}

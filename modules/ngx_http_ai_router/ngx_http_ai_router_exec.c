@@ -169,6 +169,8 @@ ngx_http_ai_router_handler(ngx_http_request_t *r)
         return ngx_http_ai_count_tokens_answer(r, ctx);
     }
 
+    ctx->end = ngx_http_ai_router_end;
+
     x->recording = (ctx->stream && ctx->op == NGX_HTTP_AI_OP_CHAT
                     && x->model->recover != NGX_HTTP_AI_RECOVER_OFF);
 
@@ -1218,6 +1220,13 @@ ngx_http_ai_exec_timer(ngx_event_t *ev)
     } else if (x->backoff) {
         x->backoff = 0;
         cand = &x->candidates[x->current];
+
+        if (cand->skip) {
+            /* its provider was switched off meanwhile */
+            ngx_http_ai_exec_advance(x, NULL);
+            ngx_http_run_posted_requests(c);
+            return;
+        }
 
         switch (ngx_http_ai_exec_start(x, cand, &a)) {
 

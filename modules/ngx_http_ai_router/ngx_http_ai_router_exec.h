@@ -191,6 +191,7 @@ struct ngx_http_ai_exec_s {
     unsigned                   recovered:1;
     unsigned                   unsupported:1; /* a target lacks the endpoint */
     unsigned                   metered:1;
+    unsigned                   rerouted:1;    /* to another model */
 };
 
 
@@ -243,6 +244,10 @@ ngx_int_t ngx_http_ai_prices_set(ngx_http_ai_exec_t *x);
 
 
 /* ngx_http_ai_router_cut.c */
+
+/* ctx->end */
+ngx_int_t ngx_http_ai_router_end(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    ngx_str_t *provider, ngx_http_ai_error_t *err);
 
 /* follows a watched stream; NGX_ABORT: the event is not to be relayed */
 ngx_int_t ngx_http_ai_answer_watch(ngx_http_ai_attempt_t *a,
