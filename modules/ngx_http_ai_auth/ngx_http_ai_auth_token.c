@@ -204,7 +204,10 @@ ngx_http_ai_auth_token_start(ngx_cycle_t *cycle,
     t->md = EVP_sha256();
 #endif
 
-    for (n = 16; n < (ngx_uint_t) aamcf->jwt_cache && n < 1024 * 1024; n *= 2) {
+    for (n = 16;
+         n < (ngx_uint_t) aamcf->jwt_cache && n < 1024 * 1024;
+         n *= 2)
+    {
         /* void */
     }
 
