@@ -163,7 +163,7 @@ ngx_int_t
 ngx_http_ai_auth_token_start(ngx_cycle_t *cycle,
     ngx_http_ai_auth_main_conf_t *aamcf)
 {
-    ngx_uint_t                  i, n;
+    ngx_uint_t                  i, n, max;
     ngx_pool_cleanup_t         *cln;
     ngx_http_ai_auth_tokens_t  *t;
 
@@ -204,9 +204,9 @@ ngx_http_ai_auth_token_start(ngx_cycle_t *cycle,
     t->md = EVP_sha256();
 #endif
 
-    for (n = 16; n < (ngx_uint_t) aamcf->jwt_cache && n < 1024 * 1024; n *= 2) {
-        /* void */
-    }
+    max = aamcf->jwt_cache;
+
+    for (n = 16; n < max && n < 1024 * 1024; n *= 2) { /* void */ }
 
     t->buckets = ngx_pcalloc(cycle->pool, n * sizeof(ngx_queue_t));
     if (t->buckets == NULL) {
@@ -218,7 +218,7 @@ ngx_http_ai_auth_token_start(ngx_cycle_t *cycle,
     }
 
     t->mask = n - 1;
-    t->max = aamcf->jwt_cache;
+    t->max = max;
     t->max_bytes = t->max * NGX_HTTP_AI_TOKEN_BYTES;
 
     return NGX_OK;
