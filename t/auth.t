@@ -807,10 +807,10 @@ END
 
 my $data = 'ai_data %%DIR%%;';
 
-conf('', 'ai_auth key;', qr/ai_data/, 'ai_auth key without ai_data',
-     anywhere => 1);
-conf('', 'ai_auth variable=$remote_addr;', qr/ai_data/,
-     'ai_auth variable= without ai_data', anywhere => 1);
+conf('', 'ai_auth key;', qr/needs "ai_data DIRECTORY;"/,
+     'ai_auth key without ai_data');
+conf('', 'ai_auth variable=$remote_addr;', qr/needs "ai_data DIRECTORY;"/,
+     'ai_auth variable= without ai_data');
 conf('', 'ai_auth jwt=corp;', undef, 'ai_auth jwt= needs none');
 conf($data, 'ai_auth jwt=crop;',
      qr/"ai_auth jwt=crop": no "ai_jwt_issuer crop", did you mean "corp"\?/,

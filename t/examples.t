@@ -26,7 +26,10 @@ my $top = $AI::Gateway::top;
 my $missing = AI::Gateway::missing();
 plan skip_all => $missing if $missing;
 
-my $gw = AI::Gateway->new(files => { secret => "sk-test\n", htpasswd => '' });
+my $gw = AI::Gateway->new(files => {
+    secret => "sk-test-0123456789abcdef0123456789abcdef\n", htpasswd => '',
+    'keys.json' => '[]', 'jwks.json' => '{"keys":[]}'
+});
 my $dir = $gw->dir;
 
 my $cert = AI::Cert->new(dir => $dir);
@@ -41,7 +44,9 @@ my %main = map { $_ => 1 } qw(
 
 my %server = map { $_ => 1 } qw(listen location server_name);
 
-my %location = map { $_ => 1 } qw(ai_pass auth_basic auth_request);
+my %location = map { $_ => 1 } qw(
+    ai_auth ai_deny ai_pass ai_require auth_basic auth_request
+);
 
 my %provider = map { $_ => 1 } qw(
     abort client_key dialect endpoint header key max_concurrent max_output
@@ -142,9 +147,13 @@ sub local_paths {
     $text =~ s{^\s*load_module\s[^;]*;}{}mg;
     $text =~ s{^\s*include\s+\S*modules\S*\.conf;}{}mg;
     $text =~ s{^\s*(?:user|pid|error_log|worker_processes)\s[^;]*;}{}mg;
-    $text =~ s{file:/[^\s;]+}{file:$dir/secret}g;
+    $text =~ s{(\bjwks\s+file:)/[^\s;]+}{$1$dir/jwks.json}g;
+    $text =~ s{(?<!jwks )(?<!jwks  )\bfile:/(?!\Q$dir\E)[^\s;]+}
+              {file:$dir/secret}g;
+    $text =~ s{(\bai_data\s+)/[^\s;]+}{$1$dir}g;
     $text =~ s{(\btls_ca\s+)[^\s;]+}{$1$cert->{ca}}g;
     $text =~ s{(\bssl_certificate\s+)[^\s;]+}{$1$crt}g;
+    $text =~ s{(\bssl_client_certificate\s+)[^\s;]+}{$1$cert->{ca}}g;
     $text =~ s{(\bssl_certificate_key\s+)[^\s;]+}{$1$key}g;
     $text =~ s{(\bauth_basic_user_file\s+)[^\s;]+}{$1$dir/htpasswd}g;
     $text =~ s{(\baccess_log\s+)/[^\s;]+}{$1$dir/access.log}g;
@@ -235,6 +244,10 @@ sub check_block {
 
         } elsif ($out =~ /\[emerg\].*alias ".*": no model "([^"]+)"/) {
             $more .= "ai_model $1 { target other/x; }\n";
+
+        } elsif ($out =~ /\[emerg\].*no "ai_jwt_issuer ([^"]+)"/) {
+            $more .= "ai_jwt_issuer $1 { issuer https://$1.example; alg HS256;"
+                     . " secret file:$dir/secret; audience ai; }\n";
 
         } else {
             last;

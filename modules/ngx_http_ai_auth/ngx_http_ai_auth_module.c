@@ -230,6 +230,18 @@ ngx_http_ai_auth_resolve(ngx_conf_t *cf, ngx_http_ai_auth_main_conf_t *aamcf)
 
     for (i = 0; i < aamcf->locations.nelts; i++) {
 
+        if ((aalcf[i]->kinds
+             & (NGX_HTTP_AI_AUTH_KEY|NGX_HTTP_AI_AUTH_VARIABLE))
+            && !aamcf->api->data_enabled(cf))
+        {
+            (void) ngx_http_ai_conf_error(cf, aalcf[i]->file, aalcf[i]->line,
+                                          "\"ai_auth\" with \"key\" or "
+                                          "\"variable=\" needs \"ai_data "
+                                          "DIRECTORY;\", the directory of "
+                                          "keys.json");
+            return NGX_ERROR;
+        }
+
         if (aalcf[i]->issuers == NULL) {
             continue;
         }

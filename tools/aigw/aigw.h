@@ -210,6 +210,9 @@ u_char *aigw_json_skip(u_char *p, u_char *last, aigw_json_error_t *e);
 int aigw_json_member(aigw_str_t *object, const char *name,
     aigw_member_t *member);
 
+/* the next item of an array, *p is behind the "[" at first */
+int aigw_json_item(u_char **p, u_char *last, aigw_str_t *item);
+
 /* copies of the object with a member set (value is JSON) or removed */
 aigw_str_t aigw_json_set(aigw_str_t *object, const char *name,
     const char *value);
@@ -253,6 +256,7 @@ typedef struct {
     aigw_str_t           record;
     size_t               records;
     aigw_json_error_t    error;
+    int                  cut;          /* the file ends within a record */
 
     /* for line numbers */
     u_char              *line_at;
@@ -330,6 +334,9 @@ typedef struct {
 
 
 typedef struct {
+    char                 kind;         /* 'k'ey, 'j'ti or 's'ub */
+    const char          *value;
+    const char          *issuer;       /* or NULL */
     const char          *key;          /* or NULL */
     time_t               until;        /* 0: forever */
     cJSON               *json;

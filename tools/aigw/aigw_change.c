@@ -267,12 +267,11 @@ static char *
 aigw_rotated(aigw_record_t *r, aigw_str_t *record, char *hash, time_t expires,
     time_t now, time_t grace)
 {
-    u_char             *p, *last;
-    size_t              i, n;
-    aigw_buf_t          b;
-    aigw_str_t          item;
-    aigw_member_t       m;
-    aigw_json_error_t   e;
+    u_char         *p, *last;
+    size_t          i, n;
+    aigw_buf_t      b;
+    aigw_str_t      item;
+    aigw_member_t   m;
 
     memset(&b, 0, sizeof(aigw_buf_t));
 
@@ -291,18 +290,11 @@ aigw_rotated(aigw_record_t *r, aigw_str_t *record, char *hash, time_t expires,
             aigw_rotated_add(&b, &m.value, &r->hashes[0], now, grace);
 
         } else {
-            e.strict = 0;
             last = m.value.data + m.value.len;
             p = m.value.data + 1;
 
-            for (i = 0; i < r->nhashes; i++) {
-                item.data = aigw_json_space(p, last);
-                p = aigw_json_skip(item.data, last, &e);
-                item.len = p - item.data;
-
+            for (i = 0; aigw_json_item(&p, last, &item) == AIGW_OK; i++) {
                 aigw_rotated_add(&b, &item, &r->hashes[i], now, grace);
-
-                p = aigw_json_space(p, last) + 1;
             }
         }
     }

@@ -13,6 +13,7 @@
 
 
 #define AIGW_CHECK_MAX    100
+#define AIGW_SAME_MAX     64
 #define AIGW_RECHECK_MAX  (32 * 1024 * 1024)
 
 
@@ -46,6 +47,8 @@ static void aigw_check_unique(aigw_check_t *c, aigw_file_t *f,
     aigw_record_t *r, aigw_unique_t *u);
 static void aigw_check_dup(aigw_check_t *c, aigw_file_t *f, aigw_record_t *r,
     aigw_unique_t *u, char kind, const char *text);
+static void aigw_check_entry(aigw_check_t *c, aigw_file_t *f,
+    aigw_entry_t *e, aigw_unique_t *u);
 static int aigw_check_next(aigw_check_t *c, aigw_file_t *f);
 static void aigw_check_error(aigw_check_t *c, aigw_file_t *f, u_char *at,
     const char *id, const char *text);
@@ -129,10 +132,12 @@ aigw_check_keys(aigw_check_t *c)
 static size_t
 aigw_check_revoked(aigw_check_t *c)
 {
-    size_t         errors;
-    aigw_file_t    f;
-    aigw_entry_t   e;
+    size_t          errors;
+    aigw_file_t     f;
+    aigw_entry_t    e;
+    aigw_unique_t   u;
 
+    memset(&u, 0, sizeof(aigw_unique_t));
     aigw_file_open(&f, "revoked", c->line, 0);
 
     if (!f.exists) {
@@ -146,10 +151,16 @@ aigw_check_revoked(aigw_check_t *c)
 
         if (e.error) {
             aigw_check_error(c, &f, f.record.data, NULL, e.error);
+
+        } else {
+            aigw_check_entry(c, &f, &e, &u);
         }
 
         aigw_entry_free(&e);
     }
+
+    free(u.slots);
+    free(u.texts.data);
 
     if (c->errors == errors) {
         aigw_info("%s: %zu record%s, good", f.path, f.records,
@@ -157,6 +168,34 @@ aigw_check_revoked(aigw_check_t *c)
     }
 
     return f.records;
+}
+
+
+/* what is revoked twice is so until the later of both ends; not for ever */
+
+static void
+aigw_check_entry(aigw_check_t *c, aigw_file_t *f, aigw_entry_t *e,
+    aigw_unique_t *u)
+{
+    int        i;
+    char      *text;
+    uint32_t   other;
+
+    for (i = 0; i < AIGW_SAME_MAX; i++) {
+        text = aigw_format("%c%d\n%s\n%s", e->kind, i,
+                           e->issuer ? e->issuer : "", e->value);
+
+        other = aigw_unique_add(u, text, (uint32_t) f->records);
+
+        free(text);
+
+        if (other == 0) {
+            return;
+        }
+    }
+
+    aigw_check_error(c, f, f->record.data, e->key,
+                     "there are more than 64 entries for the same");
 }
 
 
@@ -222,7 +261,7 @@ aigw_check_next(aigw_check_t *c, aigw_file_t *f)
 
         aigw_check_error(c, f, f->error.at, NULL, f->error.text);
 
-        if (f->form != AIGW_LINES || f->error.at >= f->last) {
+        if (f->form != AIGW_LINES || f->cut) {
             return 0;
         }
 

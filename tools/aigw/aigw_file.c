@@ -449,6 +449,12 @@ aigw_file_next(aigw_file_t *f)
     end = aigw_json_skip(p, f->last, &f->error);
 
     if (end == NULL) {
+        if (f->error.at == f->last) {
+            f->cut = 1;
+            return aigw_file_failed(f, p, "unexpected end of the file in a "
+                                          "record");
+        }
+
         return AIGW_ERROR;
     }
 

@@ -466,6 +466,31 @@ aigw_json_member(aigw_str_t *object, const char *name, aigw_member_t *member)
 }
 
 
+int
+aigw_json_item(u_char **p, u_char *last, aigw_str_t *item)
+{
+    aigw_json_error_t  e;
+
+    e.strict = 0;
+    item->data = aigw_json_space(*p, last);
+
+    if (item->data == last || *item->data == ']') {
+        return AIGW_DONE;
+    }
+
+    *p = aigw_json_skip(item->data, last, &e);
+    item->len = *p - item->data;
+
+    *p = aigw_json_space(*p, last);
+
+    if (*p < last && **p == ',') {
+        (*p)++;
+    }
+
+    return AIGW_OK;
+}
+
+
 static aigw_str_t
 aigw_json_splice(aigw_str_t *text, u_char *start, u_char *end, aigw_buf_t *b)
 {

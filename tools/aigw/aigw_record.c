@@ -41,6 +41,7 @@ static char *aigw_rule_any(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_time(cJSON *value, time_t *t);
 static char *aigw_hash_parse(aigw_hash_t *hash, cJSON *value);
 static char *aigw_tree(aigw_str_t *text, cJSON **json);
+static char *aigw_hash_raw(aigw_str_t *record);
 static char *aigw_record_rules(aigw_record_t *r);
 static char *aigw_duplicates(cJSON *object);
 static const char *aigw_type(cJSON *value);
@@ -105,6 +106,12 @@ aigw_record_parse(aigw_record_t *r, aigw_str_t *text)
 
     if (r->error == NULL) {
         r->error = aigw_record_rules(r);
+    }
+
+    if (r->error == NULL && r->nhashes
+        && memchr(text->data, '\\', text->len) != NULL)
+    {
+        r->error = aigw_hash_raw(text);
     }
 }
 
@@ -315,6 +322,11 @@ aigw_rule_hash(aigw_record_t *r, cJSON *value)
     r->hashes = aigw_alloc(n * sizeof(aigw_hash_t));
 
     if (!cJSON_IsArray(value)) {
+        if (!cJSON_IsString(value)) {
+            return aigw_format("\"hash\" is %s, it must be a string or an "
+                               "array", aigw_type(value));
+        }
+
         error = aigw_hash_parse(r->hashes, value);
         r->nhashes = (error == NULL);
         return error;
@@ -403,6 +415,43 @@ aigw_hash_parse(aigw_hash_t *hash, cJSON *value)
     if (!aigw_hash_valid(hash->text)) {
         return aigw_strdup("invalid hash: it is \"sha256:\" or "
                            "\"hmac-sha256:\" and 64 hexadecimal digits");
+    }
+
+    return NULL;
+}
+
+
+/* nginx takes the digits as they are written, without escapes */
+
+static char *
+aigw_hash_raw(aigw_str_t *record)
+{
+    u_char             *p, *last;
+    aigw_str_t          item;
+    aigw_member_t       m, hash;
+
+    if (aigw_json_member(record, "hash", &m) != AIGW_OK) {
+        return NULL;
+    }
+
+    p = m.value.data;
+    last = p + m.value.len;
+
+    if (*p != '[') {
+        return memchr(p, '\\', last - p) ? aigw_strdup("escapes in a hash")
+                                         : NULL;
+    }
+
+    for (p++; aigw_json_item(&p, last, &item) == AIGW_OK; /* void */ ) {
+
+        if (item.data[0] == '{') {
+            (void) aigw_json_member(&item, "hash", &hash);
+            item = hash.value;
+        }
+
+        if (memchr(item.data, '\\', item.len) != NULL) {
+            return aigw_strdup("escapes in a hash");
+        }
     }
 
     return NULL;
@@ -795,9 +844,10 @@ aigw_entry_free(aigw_entry_t *e)
 static char *
 aigw_entry_rules(aigw_entry_t *e)
 {
-    int     n, issuer;
-    char   *error, *near;
-    cJSON  *m;
+    int       n, issuer;
+    char     *error, *near;
+    u_char   *p;
+    cJSON    *m;
 
     error = aigw_duplicates(e->json);
 
@@ -847,6 +897,20 @@ aigw_entry_rules(aigw_entry_t *e)
 
         if (m->valuestring[0] == '\0') {
             return aigw_format("\"%s\" is empty", m->string);
+        }
+
+        for (p = (u_char *) m->valuestring; *p; p++) {
+            if (*p < ' ' || *p == 0x7f) {
+                return aigw_format("control character in \"%s\"", m->string);
+            }
+        }
+
+        if (m->string[0] == 'i') {
+            e->issuer = m->valuestring;
+
+        } else {
+            e->kind = m->string[0];
+            e->value = m->valuestring;
         }
 
         if (m->string[0] == 'k') {
