@@ -26,7 +26,8 @@ my $missing = AI::Gateway::missing() // AI::Jwt::missing();
 plan skip_all => $missing if $missing;
 
 my $slow = $ENV{TEST_AI_VALGRIND} ? 5 : 1;
-my $gw = AI::Gateway->new(workers => 4, files => { ok => "ok\n" });
+my $gw = AI::Gateway->new(workers => 4, files => { ok => "ok\n",
+                                              secret => 's' x 32 });
 my $dir = $gw->dir;
 my $jwt = AI::Jwt->new(dir => $dir);
 my $cert = AI::Cert->new(dir => $dir);
@@ -86,6 +87,11 @@ my $tls_ip = AI::Provider->start(handler => \&serve,
                                           key => $address[1] });
 my $closed = AI::Port::free_port();
 
+# what is fetched is no secret, also beside one
+
+my $public = $jwt->secret('HS256', 'p' x 32, kid => 'public');
+my $private = $jwt->secret('HS256', 's' x 32);
+
 my $set = AI::Jwt::jwks($one);
 my $ok = [ 200, $set ];
 
@@ -116,6 +122,7 @@ $p->set('/keys' => $ok, '/slow' => [ 200, $set, {}, 1500 ],
         '/large2' => [ 200, $set . ' ' x (256 * 1024), {}, 0, 'eof' ],
         '/junk' => [ 200, 'no json' ], '/empty' => [ 200, '{"keys":[]}' ],
         '/hmac' => [ 200, AI::Jwt::jwks($jwt->secret('HS256', 'x' x 32)) ],
+        '/oct' => [ 200, AI::Jwt::jwks($one, $public) ],
         '/noise' => [ 200, "\1\2\3 what\r\n\r\n", {}, 0, 'raw' ],
         '/gzip' => [ 200, $set, { 'Content-Encoding' => 'gzip' } ],
         '/chunk' => [ 200, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
@@ -165,6 +172,7 @@ my %issuer = (
     https   => "jwks https://localhost:$tls_port/keys; tls_ca ca.crt;",
     ip      => 'jwks ' . $tls_ip->url . '/keys; tls_ca ca.crt;',
     nocheck => "jwks https://127.0.0.1:$tls_port/keys; tls_verify off;",
+    oct     => "jwks $url/oct; secret file:secret; alg ES256 HS256;",
     d1      => 'jwks discovery;',
     d6      => 'jwks discovery;',
     dtls    => 'jwks discovery; tls_ca ca.crt;',
@@ -330,6 +338,10 @@ for my $name (qw(keys chunked eof early query name https ip nocheck d1 d6
 {
     is(status($name), 200, $name);
 }
+
+is(status('oct'), 200, 'public key beside a secret');
+is(status('oct', token('oct', $private)), 200, 'secret');
+is(status('oct', token('oct', $public)), 401, 'secret of the fetched set');
 
 is((grep { $_->{path} eq '/query' } $p->log)[0]{query}, 'a=b', 'query');
 

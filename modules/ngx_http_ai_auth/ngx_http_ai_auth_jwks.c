@@ -55,6 +55,8 @@ static ngx_http_ai_jwks_t *ngx_http_ai_auth_jwks_build(
     ngx_http_ai_auth_issuer_t *issuer, ngx_uint_t generation);
 static ngx_int_t ngx_http_ai_auth_jwks_text(ngx_http_ai_auth_issuer_t *issuer,
     ngx_pool_t *pool, ngx_str_t *text, ngx_uint_t *generation);
+static ngx_uint_t ngx_http_ai_auth_jwks_algs(
+    ngx_http_ai_auth_issuer_t *issuer);
 static const char *ngx_http_ai_auth_jwks_check(
     ngx_http_ai_auth_issuer_t *issuer, ngx_str_t *text, ngx_pool_t *pool);
 static ngx_int_t ngx_http_ai_auth_jwks_store(ngx_slab_pool_t *shpool,
@@ -374,7 +376,8 @@ ngx_http_ai_auth_jwks_build(ngx_http_ai_auth_issuer_t *issuer,
             goto failed;
         }
 
-        rc = ngx_http_ai_jwks_parse(pool, &text, issuer->rules.algs,
+        rc = ngx_http_ai_jwks_parse(pool, &text,
+                                    ngx_http_ai_auth_jwks_algs(issuer),
                                     NGX_HTTP_AI_ISSUER_KEYS, &jwks, &error);
         if (rc != NGX_OK) {
             goto failed;
@@ -463,6 +466,19 @@ ngx_http_ai_auth_jwks_text(ngx_http_ai_auth_issuer_t *issuer, ngx_pool_t *pool,
 }
 
 
+/* what everybody can fetch is no secret, whatever "secret" adds */
+
+static ngx_uint_t
+ngx_http_ai_auth_jwks_algs(ngx_http_ai_auth_issuer_t *issuer)
+{
+    if (issuer->source == NGX_HTTP_AI_JWKS_FILE) {
+        return issuer->rules.algs;
+    }
+
+    return issuer->rules.algs & ~NGX_HTTP_AI_JWA_HMAC;
+}
+
+
 /* NULL: the text is a set with at least one key to be used */
 
 static const char *
@@ -476,7 +492,7 @@ ngx_http_ai_auth_jwks_check(ngx_http_ai_auth_issuer_t *issuer, ngx_str_t *text,
 
     error = NULL;
 
-    rc = ngx_http_ai_jwks_parse(pool, text, issuer->rules.algs,
+    rc = ngx_http_ai_jwks_parse(pool, text, ngx_http_ai_auth_jwks_algs(issuer),
                                 NGX_HTTP_AI_ISSUER_KEYS, &jwks, &error);
 
     if (rc == NGX_ERROR) {
