@@ -4,7 +4,8 @@
  */
 
 
-/* the memory of live data: what is added is found, also while it is replaced */
+/* the memory of live data: what is added is found, also while it is being
+ * replaced */
 
 
 #include "test.h"
