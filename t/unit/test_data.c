@@ -4,7 +4,7 @@
  */
 
 
-/* the memory of live data: what is added is found, also while it is
+/* the memory of live data: what is added is found, also while it is being
  * replaced */
 
 
