@@ -215,7 +215,8 @@ my %broken = (
 $iss{$_} = "$base/$_" for qw(d2 d3 d4 d5 d7 d8);
 $iss{dplain} = "https://localhost:$tls_port/d2";
 
-$issuer{$_} = "$broken{$_}[0] timeout 1s;" for keys %broken;
+$issuer{$_} = $broken{$_}[0]
+              . (/^(?:plain|noname)$/ ? ' timeout 1s;' : '') for keys %broken;
 
 my ($issuers, $locations) = ('', '');
 

@@ -1276,12 +1276,17 @@ ngx_http_ai_auth_jwks_wait(ngx_http_request_t *r,
     w->issuer = issuer;
     w->completed = completed;
 
+    if (r->connection->read->ready) {
+        ngx_post_event(r->connection->read, &ngx_posted_events);
+
+    } else {
+        if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
     r->read_event_handler = ngx_http_test_reading;
     r->write_event_handler = ngx_http_ai_auth_wait_handler;
-
-    if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
-        return NGX_ERROR;
-    }
 
     /* not cancelable: a worker that ends waits for the request */
 
@@ -1306,6 +1311,10 @@ ngx_http_ai_auth_wait_handler(ngx_http_request_t *r)
 {
     ngx_log_debug0(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "ai auth: waits for keys");
+
+    if (ngx_handle_write_event(r->connection->write, 0) != NGX_OK) {
+        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+    }
 }
 
 

@@ -600,18 +600,11 @@ invalid:
 
 
 ngx_uint_t
-ngx_http_ai_json_key_eq(ngx_http_ai_json_t *j, ngx_uint_t key,
+ngx_http_ai_json_key_unescaped(ngx_http_ai_json_node_t *node,
     const char *name, size_t len)
 {
-    size_t                    n;
-    u_char                   *p, *last, *end, buf[4];
-    ngx_http_ai_json_node_t  *node;
-
-    node = &j->nodes[key];
-
-    if (!node->escaped) {
-        return node->len == len && ngx_memcmp(node->start, name, len) == 0;
-    }
+    size_t   n;
+    u_char  *p, *last, *end, buf[4];
 
     p = node->start;
     last = p + node->len;
@@ -816,6 +809,8 @@ ngx_http_ai_json_scaled(ngx_http_ai_json_decimal_t *d, int64_t scale,
 ngx_int_t
 ngx_http_ai_json_int(ngx_http_ai_json_t *j, ngx_uint_t n, int64_t *value)
 {
+    size_t                      i;
+    int64_t                     v;
     ngx_str_t                   s;
     ngx_http_ai_json_decimal_t  d;
 
@@ -826,6 +821,24 @@ ngx_http_ai_json_int(ngx_http_ai_json_t *j, ngx_uint_t n, int64_t *value)
     }
 
     s = ngx_http_ai_json_raw(j, n);
+
+    /* digits that cannot overflow, as in nearly all cases */
+
+    v = 0;
+
+    for (i = 0; i < s.len && i < 18; i++) {
+
+        if ((u_char) (s.data[i] - '0') > 9) {
+            break;
+        }
+
+        v = v * 10 + (s.data[i] - '0');
+    }
+
+    if (i == s.len) {
+        *value = v;
+        return NGX_OK;
+    }
 
     if (ngx_http_ai_json_decimal(s.data, s.len, &d) != NGX_OK
         || ngx_http_ai_json_scaled(&d, 0, 0, value) != NGX_OK)

@@ -99,12 +99,28 @@ ngx_uint_t ngx_http_ai_json_get(ngx_http_ai_json_t *j, ngx_uint_t obj,
 ngx_uint_t ngx_http_ai_json_duplicate(ngx_http_ai_json_t *j, ngx_uint_t obj,
     const char *name, size_t len);
 
+/* ngx_http_ai_json_key_eq() for a key with a backslash */
+ngx_uint_t ngx_http_ai_json_key_unescaped(ngx_http_ai_json_node_t *node,
+    const char *name, size_t len);
+
 #define ngx_http_ai_json_member(j, obj, literal)                              \
     ngx_http_ai_json_get(j, obj, literal, sizeof(literal) - 1)
 
 /* true when the key node equals the literal, escapes considered */
-ngx_uint_t ngx_http_ai_json_key_eq(ngx_http_ai_json_t *j, ngx_uint_t key,
-    const char *name, size_t len);
+static ngx_inline ngx_uint_t
+ngx_http_ai_json_key_eq(ngx_http_ai_json_t *j, ngx_uint_t key,
+    const char *name, size_t len)
+{
+    ngx_http_ai_json_node_t  *node;
+
+    node = &j->nodes[key];
+
+    if (node->escaped) {
+        return ngx_http_ai_json_key_unescaped(node, name, len);
+    }
+
+    return node->len == len && ngx_memcmp(node->start, name, len) == 0;
+}
 
 #define ngx_http_ai_json_key_is(j, key, literal)                              \
     ngx_http_ai_json_key_eq(j, key, literal, sizeof(literal) - 1)

@@ -33,6 +33,8 @@ static ngx_int_t ngx_http_ai_request_id(ngx_http_request_t *r,
     ngx_str_t *id);
 static ngx_int_t ngx_http_ai_check_request(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
+static ngx_int_t ngx_http_ai_read_body(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx);
 static void ngx_http_ai_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_ai_gather_body(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
@@ -400,10 +402,7 @@ ngx_http_ai_precontent_handler(ngx_http_request_t *r)
 
     ctx->reading = 1;
 
-    /* leaves room to join the pre-read part with the rest */
-    r->request_body_in_single_buf = 1;
-
-    rc = ngx_http_read_client_request_body(r, ngx_http_ai_body_handler);
+    rc = ngx_http_ai_read_body(r, ctx);
 
     if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
         return rc;
@@ -505,6 +504,63 @@ post:
 }
 
 
+/*
+ * The part of a body that came with the header stays where it is, while the
+ * rest is read elsewhere, unless there is room behind it.  A buffer for all of
+ * it in the place of the header's saves moving a long body into one piece.
+ */
+
+static ngx_int_t
+ngx_http_ai_read_body(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
+{
+    off_t                      length;
+    size_t                     preread;
+    ngx_buf_t                 *b, *header_in;
+    ngx_int_t                  rc;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    header_in = r->header_in;
+
+    if (ctx->op == NGX_HTTP_AI_OP_PASS || r->headers_in.chunked
+        || r->http_version >= NGX_HTTP_VERSION_20
+        || r->request_body || r->discard_body)
+    {
+        return ngx_http_read_client_request_body(r, ngx_http_ai_body_handler);
+    }
+
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    preread = header_in->last - header_in->pos;
+    length = r->headers_in.content_length_n;
+
+    if (preread == 0 || length <= (off_t) preread
+        || length - (off_t) preread <= header_in->end - header_in->last
+        || length > (off_t) clcf->client_body_buffer_size
+        || clcf->client_body_in_file_only)
+    {
+        return ngx_http_read_client_request_body(r, ngx_http_ai_body_handler);
+    }
+
+    b = ngx_create_temp_buf(r->pool, (size_t) length);
+    if (b == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    b->last = ngx_cpymem(b->last, header_in->pos, preread);
+    header_in->pos = header_in->last;
+
+    r->header_in = b;
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_ai_body_handler);
+
+    /* the request is there yet: reading has added a reference */
+
+    r->header_in = header_in;
+
+    return rc;
+}
+
+
 static void
 ngx_http_ai_body_handler(ngx_http_request_t *r)
 {
@@ -572,7 +628,7 @@ ngx_http_ai_gather_body(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
     off_t         size;
     u_char       *p;
-    size_t        len, rest;
+    size_t        len;
     ssize_t       n;
     ngx_buf_t    *b;
     ngx_chain_t  *cl;
@@ -593,35 +649,30 @@ ngx_http_ai_gather_body(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         return NGX_DECLINED;
     }
 
-    cl = r->request_body->bufs;
-    b = cl->buf;
+    /* pieces that were read one behind another are whole as they are */
 
-    if (cl->next == NULL && ngx_buf_in_memory(b)) {
-        ctx->body.data = b->pos;
-        ctx->body.len = b->last - b->pos;
-        return NGX_OK;
+    p = NULL;
+
+    for (cl = r->request_body->bufs; cl; cl = cl->next) {
+        b = cl->buf;
+
+        if (ngx_buf_size(b) == 0) {
+            continue;
+        }
+
+        if (!ngx_buf_in_memory(b) || (p && b->pos != p)) {
+            break;
+        }
+
+        if (p == NULL) {
+            ctx->body.data = b->pos;
+        }
+
+        p = b->last;
     }
 
-    if (cl->next && cl->next->next == NULL
-        && ngx_buf_in_memory_only(b) && ngx_buf_in_memory_only(cl->next->buf)
-        && cl->next->buf->pos == cl->next->buf->start
-        && cl->next->buf->end - cl->next->buf->last >= b->last - b->pos)
-    {
-        /* the second buffer was made large enough for both */
-
-        len = b->last - b->pos;
-        rest = cl->next->buf->last - cl->next->buf->pos;
-        p = cl->next->buf->pos;
-
-        ngx_memmove(p + len, p, rest);
-        ngx_memcpy(p, b->pos, len);
-
-        cl->next->buf->last += len;
-        r->request_body->bufs = cl->next;
-
-        ctx->body.data = p;
-        ctx->body.len = len + rest;
-
+    if (cl == NULL && p) {
+        ctx->body.len = p - ctx->body.data;
         return NGX_OK;
     }
 
@@ -632,7 +683,7 @@ ngx_http_ai_gather_body(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
     ctx->body.data = p;
 
-    for ( /* void */ ; cl; cl = cl->next) {
+    for (cl = r->request_body->bufs; cl; cl = cl->next) {
         b = cl->buf;
 
         if (ngx_buf_in_memory(b)) {

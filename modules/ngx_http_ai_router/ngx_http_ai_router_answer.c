@@ -25,6 +25,9 @@
 /* embeddings longer than this are not walked through number by number */
 #define NGX_HTTP_AI_FAST_BODY   4096
 
+/* answers up to this size are written at the end of the turn */
+#define NGX_HTTP_AI_SMALL_BODY  (16 * 1024)
+
 
 static ngx_int_t ngx_http_ai_answer_event(ngx_http_ai_attempt_t *a,
     ngx_http_ai_sse_event_t *ev);
@@ -54,7 +57,7 @@ static ngx_int_t ngx_http_ai_answer_relay(ngx_http_ai_attempt_t *a,
 static ngx_chain_t *ngx_http_ai_answer_buf(ngx_http_ai_attempt_t *a,
     size_t size);
 static ngx_int_t ngx_http_ai_answer_send(ngx_http_ai_attempt_t *a,
-    ngx_chain_t *out);
+    ngx_chain_t *out, ngx_uint_t later);
 
 
 static ngx_str_t  ngx_http_ai_answer_blank = ngx_string("\n\n");
@@ -405,7 +408,7 @@ ngx_http_ai_answer_flush(ngx_http_ai_attempt_t *a)
 
         cl->buf->flush = 1;
 
-        if (ngx_http_ai_answer_send(a, out) != NGX_OK) {
+        if (ngx_http_ai_answer_send(a, out, 0) != NGX_OK) {
             return NGX_ERROR;
         }
     }
@@ -437,7 +440,7 @@ ngx_http_ai_answer_flush(ngx_http_ai_attempt_t *a)
     a->out.last = NULL;
     a->out.end = NULL;
 
-    return ngx_http_ai_answer_send(a, cl);
+    return ngx_http_ai_answer_send(a, cl, 0);
 }
 
 
@@ -770,7 +773,11 @@ ngx_http_ai_answer_unary(ngx_http_ai_attempt_t *a, u_char *data, size_t len)
 
     a->last_sent = 1;
 
-    return ngx_http_ai_answer_send(a, cl);
+    /* a long request is better off its memory at once */
+
+    return ngx_http_ai_answer_send(a, cl,
+                    len <= NGX_HTTP_AI_SMALL_BODY
+                    && a->exec->ctx->body.len <= NGX_HTTP_AI_SMALL_BODY);
 }
 
 
@@ -1200,7 +1207,8 @@ ngx_http_ai_answer_buf(ngx_http_ai_attempt_t *a, size_t size)
 
 
 static ngx_int_t
-ngx_http_ai_answer_send(ngx_http_ai_attempt_t *a, ngx_chain_t *out)
+ngx_http_ai_answer_send(ngx_http_ai_attempt_t *a, ngx_chain_t *out,
+    ngx_uint_t later)
 {
     ngx_buf_t            *b;
     ngx_int_t             rc;
@@ -1209,7 +1217,8 @@ ngx_http_ai_answer_send(ngx_http_ai_attempt_t *a, ngx_chain_t *out)
 
     u = a->sr->upstream;
 
-    rc = ngx_http_ai_exec_output(a->exec, out);
+    rc = later ? ngx_http_ai_exec_output_later(a->exec, out)
+               : ngx_http_ai_exec_output(a->exec, out);
 
     /* the stock code waits for busy buffers before it reads on */
 

@@ -30,7 +30,9 @@ static ngx_int_t ngx_http_ai_build_auth(ngx_http_ai_attempt_t *a,
     ngx_http_ai_out_t *out);
 static ngx_uint_t ngx_http_ai_build_forward(ngx_http_ai_attempt_t *a,
     ngx_table_elt_t *h);
-static ngx_uint_t ngx_http_ai_build_credential(ngx_str_t *name);
+static ngx_uint_t ngx_http_ai_build_known(ngx_http_ai_attempt_t *a,
+    ngx_table_elt_t *h);
+static ngx_uint_t ngx_http_ai_build_credential(ngx_table_elt_t *h);
 static ngx_uint_t ngx_http_ai_build_safe(ngx_str_t *value);
 
 
@@ -646,9 +648,8 @@ ngx_http_ai_build_header(ngx_http_ai_attempt_t *a, off_t length,
             }
 
             if (h[i].key.len == sizeof("anthropic-version") - 1
-                && ngx_strncasecmp(h[i].key.data,
-                                   (u_char *) "anthropic-version",
-                                   sizeof("anthropic-version") - 1)
+                && ngx_memcmp(h[i].lowcase_key, "anthropic-version",
+                              sizeof("anthropic-version") - 1)
                    == 0)
             {
                 version = 1;
@@ -820,7 +821,7 @@ ngx_http_ai_build_auth(ngx_http_ai_attempt_t *a, ngx_http_ai_out_t *out)
 
             for (i = 0; i < part->nelts; i++) {
 
-                if (!ngx_http_ai_build_credential(&h[i].key)) {
+                if (!ngx_http_ai_build_credential(&h[i])) {
                     continue;
                 }
 
@@ -883,7 +884,7 @@ found:
 
 
 static ngx_uint_t
-ngx_http_ai_build_credential(ngx_str_t *name)
+ngx_http_ai_build_credential(ngx_table_elt_t *h)
 {
     ngx_str_t         *s;
 
@@ -896,8 +897,8 @@ ngx_http_ai_build_credential(ngx_str_t *name)
     };
 
     for (s = names; s->len; s++) {
-        if (name->len == s->len
-            && ngx_strncasecmp(name->data, s->data, s->len) == 0)
+        if (h->key.len == s->len
+            && ngx_memcmp(h->lowcase_key, s->data, s->len) == 0)
         {
             return 1;
         }
@@ -915,18 +916,45 @@ ngx_http_ai_build_credential(ngx_str_t *name)
 static ngx_uint_t
 ngx_http_ai_build_forward(ngx_http_ai_attempt_t *a, ngx_table_elt_t *h)
 {
-    ngx_str_t             *s;
     ngx_uint_t             i, n;
     ngx_http_ai_header_t  *custom;
 
-    static ngx_str_t       always[] = {
+    /* by name first: few headers pass, and most values are longer */
+
+    if (!ngx_http_ai_build_known(a, h) || ngx_http_ai_build_credential(h)) {
+        return 0;
+    }
+
+    custom = a->provider->headers.elts;
+    n = a->provider->headers.nelts;
+
+    for (i = 0; i < n; i++) {
+        if (h->key.len == custom[i].name.len
+            && ngx_memcmp(h->lowcase_key, custom[i].name.data, h->key.len)
+               == 0)
+        {
+            /* the operator's word counts */
+            return 0;
+        }
+    }
+
+    return ngx_http_ai_build_safe(&h->value);
+}
+
+
+static ngx_uint_t
+ngx_http_ai_build_known(ngx_http_ai_attempt_t *a, ngx_table_elt_t *h)
+{
+    ngx_str_t         *s;
+
+    static ngx_str_t   always[] = {
         ngx_string("traceparent"),
         ngx_string("tracestate"),
         ngx_string("idempotency-key"),
         ngx_null_string
     };
 
-    static ngx_str_t       never[] = {
+    static ngx_str_t   never[] = {
         ngx_string("host"),
         ngx_string("connection"),
         ngx_string("keep-alive"),
@@ -945,31 +973,12 @@ ngx_http_ai_build_forward(ngx_http_ai_attempt_t *a, ngx_table_elt_t *h)
         ngx_null_string
     };
 
-    if (ngx_http_ai_build_credential(&h->key)
-        || !ngx_http_ai_build_safe(&h->value))
-    {
-        return 0;
-    }
-
-    custom = a->provider->headers.elts;
-    n = a->provider->headers.nelts;
-
-    for (i = 0; i < n; i++) {
-        if (h->key.len == custom[i].name.len
-            && ngx_strncasecmp(h->key.data, custom[i].name.data, h->key.len)
-               == 0)
-        {
-            /* the operator's word counts */
-            return 0;
-        }
-    }
-
     if (a->exec->ctx->op == NGX_HTTP_AI_OP_PASS) {
 
         for (s = never; s->len; s++) {
             if (h->key.len >= s->len
                 && (h->key.len == s->len || s->data[s->len - 1] == '-')
-                && ngx_strncasecmp(h->key.data, s->data, s->len) == 0)
+                && ngx_memcmp(h->lowcase_key, s->data, s->len) == 0)
             {
                 return 0;
             }
@@ -980,7 +989,7 @@ ngx_http_ai_build_forward(ngx_http_ai_attempt_t *a, ngx_table_elt_t *h)
 
     for (s = always; s->len; s++) {
         if (h->key.len == s->len
-            && ngx_strncasecmp(h->key.data, s->data, s->len) == 0)
+            && ngx_memcmp(h->lowcase_key, s->data, s->len) == 0)
         {
             return 1;
         }
@@ -992,18 +1001,16 @@ ngx_http_ai_build_forward(ngx_http_ai_attempt_t *a, ngx_table_elt_t *h)
 
     if (ngx_http_ai_str_is(&a->provider->dialect->name, "anthropic")) {
         return h->key.len > 10
-               && ngx_strncasecmp(h->key.data, (u_char *) "anthropic-", 10)
-                  == 0;
+               && ngx_memcmp(h->lowcase_key, "anthropic-", 10) == 0;
     }
 
-    if (h->key.len > 7
-        && ngx_strncasecmp(h->key.data, (u_char *) "openai-", 7) == 0)
-    {
+    if (h->key.len > 7 && ngx_memcmp(h->lowcase_key, "openai-", 7) == 0) {
+
         /* organization and project are of the client's account */
 
         return a->provider->key_pass
-               || ngx_strncasecmp(h->key.data, (u_char *) "openai-beta",
-                                  ngx_min(h->key.len, 11))
+               || ngx_memcmp(h->lowcase_key, "openai-beta",
+                             ngx_min(h->key.len, 11))
                   == 0;
     }
 

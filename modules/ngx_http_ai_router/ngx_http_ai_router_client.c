@@ -64,6 +64,46 @@ ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out)
 }
 
 
+/*
+ * Answers that are written one after another cost less than those between
+ * which other requests are read and parsed: see ngx_http_ai_peers_get().  The
+ * write event is posted, and is then handled as that of a slow client.
+ */
+
+ngx_int_t
+ngx_http_ai_exec_output_later(ngx_http_ai_exec_t *x, ngx_chain_t *out)
+{
+    ngx_int_t            rc;
+    ngx_event_t         *wev;
+    ngx_connection_t    *c;
+    ngx_http_request_t  *r;
+
+    r = x->request;
+    c = r->connection;
+    wev = c->write;
+
+    if (x->gone || c->error || c->buffered || wev->delayed || !wev->ready
+        || r->http_version >= NGX_HTTP_VERSION_20)
+    {
+        return ngx_http_ai_exec_output(x, out);
+    }
+
+    /* the write filter keeps what it is given */
+
+    wev->delayed = 1;
+
+    rc = ngx_http_ai_exec_output(x, out);
+
+    wev->delayed = 0;
+
+    if (c->buffered) {
+        ngx_post_event(wev, &ngx_posted_events);
+    }
+
+    return rc;
+}
+
+
 /* the client sends nothing by now, so what can be read is its leaving */
 
 void

@@ -211,6 +211,10 @@ void ngx_http_ai_exec_finish(ngx_http_ai_exec_t *x, ngx_int_t rc);
 /* writes to the client; NGX_OK also when it has left and is being drained */
 ngx_int_t ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out);
 
+/* the same at the end of this turn of the event loop, where it can wait */
+ngx_int_t ngx_http_ai_exec_output_later(ngx_http_ai_exec_t *x,
+    ngx_chain_t *out);
+
 /* the main request's read event handler */
 void ngx_http_ai_exec_read(ngx_http_request_t *r);
 

@@ -27,6 +27,9 @@
 #define NGX_HTTP_AI_PEERS_AGE         3600000
 #define NGX_HTTP_AI_PEERS_FRESH       1000
 
+/* longer requests are sent while they are in the processor's cache */
+#define NGX_HTTP_AI_PEERS_SMALL       (16 * 1024)
+
 /* an address that has failed is tried last for this long */
 #define NGX_HTTP_AI_PEERS_FAILED      5000
 
@@ -72,6 +75,7 @@ struct ngx_http_ai_peers_s {
     ngx_queue_t                    idle;      /* the newest first */
     ngx_queue_t                    free;
     ngx_uint_t                     nidle;
+    ngx_event_t                    sweep;     /* closes the oldest */
 
 #if (NGX_HTTP_SSL)
     ngx_ssl_session_t             *session;
@@ -127,6 +131,7 @@ static ngx_uint_t ngx_http_ai_peers_tried(ngx_http_ai_peer_data_t *pd,
 
 static void ngx_http_ai_peers_dummy_handler(ngx_event_t *ev);
 static void ngx_http_ai_peers_close_handler(ngx_event_t *ev);
+static void ngx_http_ai_peers_sweep_handler(ngx_event_t *ev);
 static void ngx_http_ai_peers_drop(ngx_http_ai_peer_idle_t *item);
 static void ngx_http_ai_peers_close(ngx_connection_t *c);
 
@@ -170,6 +175,10 @@ ngx_http_ai_peers_create(ngx_conf_t *cf, ngx_http_ai_router_main_conf_t *amcf,
 
     ngx_queue_init(&peers->idle);
     ngx_queue_init(&peers->free);
+
+    peers->sweep.handler = ngx_http_ai_peers_sweep_handler;
+    peers->sweep.data = peers;
+    peers->sweep.cancelable = 1;
 
     if (ngx_http_ai_peers_initial(cf, amcf, peers) != NGX_OK) {
         return NGX_ERROR;
@@ -355,7 +364,9 @@ ngx_http_ai_peers_get(ngx_peer_connection_t *pc, void *data)
 {
     ngx_http_ai_peer_data_t  *pd = data;
 
+    off_t                     size;
     ngx_str_t                *name;
+    ngx_chain_t              *cl;
     ngx_connection_t         *c;
     ngx_http_ai_peers_t      *peers;
     ngx_http_ai_peer_addr_t  *addr;
@@ -424,14 +435,28 @@ ngx_http_ai_peers_get(ngx_peer_connection_t *pc, void *data)
     c->write->log = pc->log;
     c->pool->log = pc->log;
 
-    if (c->read->timer_set) {
-        ngx_del_timer(c->read);
-    }
-
     pc->connection = c;
     pc->cached = 1;
 
-    return NGX_DONE;
+    size = 0;
+
+    for (cl = pd->upstream->request_bufs; cl; cl = cl->next) {
+        size += ngx_buf_size(cl->buf);
+    }
+
+    if (size > NGX_HTTP_AI_PEERS_SMALL) {
+        return NGX_DONE;
+    }
+
+    /*
+     * As if it was being connected: short requests of this turn of the event
+     * loop go out one after another at its end, when whoever reads them is
+     * often awake already; waking it costs more than all else here.
+     */
+
+    ngx_post_event(c->write, &ngx_posted_events);
+
+    return NGX_AGAIN;
 }
 
 
@@ -667,10 +692,16 @@ ngx_http_ai_peers_keep(ngx_peer_connection_t *pc, ngx_http_ai_peer_data_t *pd)
     peers->nidle++;
 
     c->read->delayed = 0;
-    ngx_add_timer(c->read, NGX_HTTP_AI_PEERS_TIMEOUT);
 
     if (c->write->timer_set) {
         ngx_del_timer(c->write);
+    }
+
+    /* its own read timer stays, a day away: the next request would set it */
+
+    if (!peers->sweep.timer_set) {
+        peers->sweep.log = ngx_cycle->log;
+        ngx_add_timer(&peers->sweep, NGX_HTTP_AI_PEERS_TIMEOUT);
     }
 
     c->write->handler = ngx_http_ai_peers_dummy_handler;
@@ -749,9 +780,6 @@ ngx_http_ai_peers_close_handler(ngx_event_t *ev)
 
     c = ev->data;
 
-    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, ev->log, 0,
-                   "ai peers: close handler");
-
     if (c->close || c->read->timedout) {
         goto close;
     }
@@ -771,6 +799,30 @@ ngx_http_ai_peers_close_handler(ngx_event_t *ev)
 close:
 
     ngx_http_ai_peers_drop(c->data);
+}
+
+
+static void
+ngx_http_ai_peers_sweep_handler(ngx_event_t *ev)
+{
+    ngx_msec_t                age;
+    ngx_http_ai_peers_t      *peers;
+    ngx_http_ai_peer_idle_t  *item;
+
+    peers = ev->data;
+
+    while (!ngx_queue_empty(&peers->idle)) {
+        item = ngx_queue_data(ngx_queue_last(&peers->idle),
+                              ngx_http_ai_peer_idle_t, queue);
+        age = ngx_current_msec - item->since;
+
+        if (age < NGX_HTTP_AI_PEERS_TIMEOUT) {
+            ngx_add_timer(ev, NGX_HTTP_AI_PEERS_TIMEOUT - age);
+            return;
+        }
+
+        ngx_http_ai_peers_drop(item);
+    }
 }
 
 
@@ -1176,6 +1228,10 @@ ngx_http_ai_peers_cleanup(void *data)
 
     if (peers->event && peers->event->timer_set) {
         ngx_del_timer(peers->event);
+    }
+
+    if (peers->sweep.timer_set) {
+        ngx_del_timer(&peers->sweep);
     }
 
     if (peers->ctx) {

@@ -528,7 +528,7 @@ ngx_http_ai_pass_header(ngx_http_ai_attempt_t *a, ngx_str_t *name,
 
         for (s = shown; s->len; s++) {
             if (name->len == s->len
-                && ngx_strncasecmp(name->data, s->data, s->len) == 0)
+                && ngx_memcmp(a->sr->lowcase_header, s->data, s->len) == 0)
             {
                 break;
             }

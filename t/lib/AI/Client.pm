@@ -133,7 +133,22 @@ sub build {
 
 sub h2 {
     my ($self, $path, $body, %opt) = @_;
-    my @cmd = ('curl', '-sS', '-N', '-i', '--http2-prior-knowledge',
+
+    return $self->curl([ '--http2-prior-knowledge' ], 'http', $path, $body,
+                       %opt);
+}
+
+# over QUIC; any certificate will do
+
+sub h3 {
+    my ($self, $path, $body, %opt) = @_;
+
+    return $self->curl([ '--http3-only', '-k' ], 'https', $path, $body, %opt);
+}
+
+sub curl {
+    my ($self, $how, $scheme, $path, $body, %opt) = @_;
+    my @cmd = ('curl', '-sS', '-N', '-i', @$how,
                '--max-time', $opt{timeout} // $self->{timeout});
     my @headers = (@{ $self->{headers} }, @{ $opt{headers} // [] });
 
@@ -149,7 +164,7 @@ sub h2 {
     }
 
     push @cmd, @{ $opt{curl} // [] },
-         "http://$self->{host}:$self->{port}$path";
+         "$scheme://$self->{host}:$self->{port}$path";
 
     CORE::open my $f, '-|', @cmd or die "curl: $!";
     local $/;

@@ -204,6 +204,16 @@ sub supports {
     return $features !~ /--without-http_${name}_module/;
 }
 
+# was nginx built --with-NAME?
+
+sub has {
+    my ($name) = @_;
+
+    $features //= `"$binary" -V 2>&1`;
+
+    return $features =~ /--with-\Q$name\E\b/;
+}
+
 # version as nginx_version has it: 1022001
 
 sub version {
