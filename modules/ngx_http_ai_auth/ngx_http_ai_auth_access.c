@@ -56,7 +56,6 @@ static ngx_int_t ngx_http_ai_auth_hide(ngx_http_request_t *r,
 static ngx_int_t ngx_http_ai_auth_take(ngx_pool_t *pool,
     ngx_http_ai_auth_ctx_t *actx, ngx_str_t *args);
 static void ngx_http_ai_auth_blank(ngx_str_t *query);
-static void ngx_http_ai_auth_clean(ngx_str_t *text);
 static ngx_int_t ngx_http_ai_auth_challenge(ngx_http_request_t *r,
     ngx_http_ai_auth_ctx_t *actx);
 static ngx_int_t ngx_http_ai_auth_message(ngx_http_request_t *r,
@@ -472,15 +471,6 @@ ngx_http_ai_auth_accept(ngx_http_request_t *r,
                       "ai auth: an identity without a name");
         return NGX_ERROR;
     }
-
-    /* variables of them may be part of a header */
-
-    ngx_http_ai_auth_clean(&pr->key_id);
-    ngx_http_ai_auth_clean(&pr->tenant);
-    ngx_http_ai_auth_clean(&pr->user);
-    ngx_http_ai_auth_clean(&pr->team);
-    ngx_http_ai_auth_clean(&pr->plan);
-    ngx_http_ai_auth_clean(&pr->scopes);
 
     actx->model_scopes = 0;
     actx->provider_scopes = 0;
@@ -1002,33 +992,6 @@ ngx_http_ai_auth_blank(ngx_str_t *query)
         ngx_memset(value.data, '*', value.len);
         p = next;
     }
-}
-
-
-static void
-ngx_http_ai_auth_clean(ngx_str_t *text)
-{
-    size_t  i, n;
-
-    for (i = 0; i < text->len; i++) {
-        if (text->data[i] < 0x20 || text->data[i] == 0x7f) {
-            goto found;
-        }
-    }
-
-    return;
-
-found:
-
-    /* the memory is the request's own */
-
-    for (n = i; i < text->len; i++) {
-        if (text->data[i] >= 0x20 && text->data[i] != 0x7f) {
-            text->data[n++] = text->data[i];
-        }
-    }
-
-    text->len = n;
 }
 
 
