@@ -9,7 +9,8 @@
  * connection sends its next request when the answer is complete.
  *
  *   load -p PORT -k chat|embed|stream [-m MODEL] [-c CONNECTIONS]
- *        [-d SECONDS] [-r RAMP_MS] [-b PROMPT_BYTES] [-n PIECES] [-H]
+ *        [-d SECONDS] [-r RAMP_MS] [-b PROMPT_BYTES] [-n PIECES] [-a KEY]
+ *        [-H]
  *
  * After -d seconds no request is sent any more, and those that run are waited
  * for.  An answer is good when its status is 200 and all of it has come: the
@@ -125,6 +126,7 @@ static int                  load_hold;
 static int                  load_held;
 static load_kind_e          load_kind;
 static const char          *load_model = "bench";
+static const char          *load_key = "sk-bench-0123456789";
 static unsigned             load_pieces = 64;
 static char                *load_out;
 static size_t               load_out_len;
@@ -152,7 +154,7 @@ main(int argc, char *const *argv)
     prompt = 200;
     seconds = 1;
 
-    while ((o = getopt(argc, argv, "p:k:m:c:d:r:b:n:H")) != -1) {
+    while ((o = getopt(argc, argv, "p:k:m:c:d:r:b:n:a:H")) != -1) {
         switch (o) {
 
         case 'p':
@@ -186,6 +188,10 @@ main(int argc, char *const *argv)
 
         case 'n':
             load_pieces = atoi(optarg);
+            break;
+
+        case 'a':
+            load_key = optarg;
             break;
 
         case 'H':
@@ -352,7 +358,7 @@ load_request(int port, size_t prompt)
 
     text = malloc(prompt + sizeof(prose));
     body = malloc(prompt + 1024);
-    load_out = malloc(prompt + 2048);
+    load_out = malloc(prompt + strlen(load_key) + 2048);
 
     if (text == NULL || body == NULL || load_out == NULL) {
         return LOAD_ERROR;
@@ -390,7 +396,7 @@ load_request(int port, size_t prompt)
     load_out_len = sprintf(load_out,
                            "POST /v1/%s HTTP/1.1\r\n"
                            "Host: 127.0.0.1:%d\r\n"
-                           "Authorization: Bearer sk-bench-0123456789\r\n"
+                           "Authorization: Bearer %s\r\n"
                            "Content-Type: application/json\r\n"
                            "Accept: application/json\r\n"
                            "User-Agent: bench\r\n"
@@ -398,7 +404,7 @@ load_request(int port, size_t prompt)
                            "\r\n%s",
                            load_kind == LOAD_EMBED ? "embeddings"
                                                    : "chat/completions",
-                           port, n, body);
+                           port, load_key, n, body);
     free(text);
     free(body);
 

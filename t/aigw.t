@@ -126,7 +126,7 @@ sub base62 {
 sub well_formed {
     my ($key, $env) = @_;
 
-    return $key =~ /^(aigw_${env}_([0-9A-Za-z]{8})[0-9A-Za-z]{32})
+    return $key =~ /^(aigw_${env}_([0-9A-Za-z]{8})[0-9A-Za-z]{31})
                      ([0-9A-Za-z]{6})$/x
            && $3 eq base62(crc32($1), 6) ? $2 : undef;
 }

@@ -212,6 +212,7 @@ END
 
         location @other { ai_auth off; ai_pass p; }
 
+        location /dropped/ { ai_auth key; rewrite ^ /none? last; }
         location /to-key/ { rewrite ^/to-key(/.*)$ /p$1 last; }
         location /try/    { try_files /nothing /p/files; }
         location /closed/ {
@@ -360,6 +361,10 @@ unlike(encode_json($upstream), qr/\Q$bob\E/, '... nowhere');
 ($r) = ask("/early?key=$bob&b=2", get => 1);
 like($r->{body}, qr/^early b=2&tag/, 'before the rewrite module');
 ok(!$r->{headers}{'x-key'}, '... $arg_key');
+
+($r, $log) = ask("/dropped/?key=$bob", get => 1);
+is($r->{status}, 200, 'arguments that are dropped');
+unlike(encode_json($log), qr/\Q$bob\E/, '... are logged without the key');
 
 # what is refused
 

@@ -549,12 +549,14 @@ for my $file (sort glob "$AI::Gateway::top/conf/examples/*.conf") {
     close $f;
 
     # the test's own paths for those of the examples
-    $gw->write_file('secret', "sk-test\n");
+    $gw->write_file('secret', "sk-test-0123456789\n");
+    $gw->write_file('keys.json', '[]');
     $text =~ s{^\s*load_module\s+\S+;}{}mg;
     $text =~ s{^\s*include\s+\S*modules\S*\.conf;}{}mg;
     $text =~ s{^\s*(?:user|pid|error_log|worker_processes)\s[^;]*;}{}mg;
     $text =~ s{file:/\S+?(?=[\s;])}{file:$dir/secret}g;
-    $text =~ s{^\s*ssl_certificate(?:_key)?\s[^;]*;}{}mg;
+    $text =~ s{(\bai_data\s+)/[^\s;]+}{$1$dir}g;
+    $text =~ s{^\s*ssl_\w+\s[^;]*;}{}mg;
     $text =~ s{\blisten\s[^;]*;}{listen 127.0.0.1:%%PORT_0%%;}g;
     $text =~ s{(access_log)\s+/\S+}{$1 $dir/access.log}g;
 

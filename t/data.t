@@ -458,7 +458,38 @@ is(status_of($gw)->{gen}, $full, '... generation');
 put('keys.json', lines(map { record($_) } 1 .. 1000));
 in_force('... until less is there', sub { told(key(1000)) eq all(200) });
 
-# no write of a key anywhere
+# what the master may read and workers may not
+
+SKIP: {
+    my @nobody = getpwnam 'nobody';
+    my $group = @nobody ? getgrgid $nobody[3] : undef;
+
+    skip 'needs root, and a user nobody', 7 if $> != 0 || !defined $group;
+
+    my $own = AI::Gateway->new(workers => 1, files => { who => "ok\n" });
+    mkdir "$own->{dir}/data";
+    $own->write_file('data/keys.json', json([ record(1) ]));
+    chmod 0600, "$own->{dir}/data/keys.json";
+    $own->write_conf("user nobody $group;\n" . keys_conf(who => '', server => ''));
+    $own->start;
+
+    ok($own->wait_log(qr/a worker process may not read "\S+keys\.json"/),
+       'a file that workers may not read');
+    is(ask($own, key(1))->[0], 200, '... is in force');
+
+    $own->write_file('data/keys.json', json([ record(2) ]));
+    ok($own->wait_log(qr/keys\.json: open\(\) failed \(13: /), '... a change');
+    is(status_of($own)->{state}, 'stale', '... is not');
+    is(ask($own, key(1))->[0], 200, '... and the last good generation is');
+
+    chmod 0644, "$own->{dir}/data/keys.json";
+    ok(defined within(sub { ask($own, key(2))->[0] == 200 }, 5),
+       '... until they may');
+    is(scalar(grep { /open\(\) failed/ } split /\n/, $own->error_log), 1,
+       '... one line of the log');
+}
+
+# no key anywhere
 
 my $log = $gw->error_log;
 ok(index($log, key(104)) < 0, 'no key in the log');

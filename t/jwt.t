@@ -335,14 +335,14 @@ is($r->{headers}{'x-who'}, '|alice||', 'sub is the user');
 
 $r = good('hs', $jwt->token($hs, claims('hs', sub => undef, jti => 'j-1')),
          'no sub');
-is($r->{headers}{'x-key'}, 'hs:j-1', 'named by jti');
+is($r->{headers}{'x-key'}, 'hs/jti:j-1', 'named by jti');
 is($r->{headers}{'x-who'}, '|||', 'no user');
 $r = good('hs', $jwt->token($hs, claims('hs', sub => undef,
                                        client_id => 'c-1')), 'no jti');
-is($r->{headers}{'x-key'}, 'hs:c-1', 'named by client_id');
+is($r->{headers}{'x-key'}, 'hs/client_id:c-1', 'named by client_id');
 $r = good('hs', $jwt->token($hs, claims('hs', sub => '', azp => 'a-1')),
          'empty sub');
-is($r->{headers}{'x-key'}, 'hs:a-1', 'named by azp');
+is($r->{headers}{'x-key'}, 'hs/azp:a-1', 'named by azp');
 bad('hs', $jwt->token($hs, claims('hs', sub => undef)), 'nobody', qr/no \\x22sub/);
 bad('hs', $jwt->token($hs, claims('hs', sub => "al\nice")),
    'a line break in sub');
@@ -372,6 +372,11 @@ like($r->{headers}{'x-claims'}, qr/^r1 r2\|u\|1\.50?\|\{"a":\[1\]\}$/,
 is($r->{headers}{'x-evil'}, '<aX-Bad: 1>', 'no control characters');
 is($r->{headers}{'x-bad'}, undef, 'no header by a claim');
 is($r->{headers}{'x-more'}, '-|aX-Bad: 1', 'default');
+
+bad('claim', $jwt->token($hs, claims('claim', %all, tid => "t\n-1")),
+    'a line break in the tenant', qr/control characters/);
+bad('claim', $jwt->token($hs, claims('claim', %all, roles => [ "s\x{7f}" ])),
+    'DEL in a scope', qr/control characters/);
 
 delete @all{qw(tid email)};
 $r = good('claim', $jwt->token($hs, claims('claim', %all)), 'fewer claims');

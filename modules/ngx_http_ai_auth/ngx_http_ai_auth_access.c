@@ -48,14 +48,14 @@ static void ngx_http_ai_auth_credential(ngx_http_request_t *r,
 static void ngx_http_ai_auth_credential_add(
     ngx_http_ai_auth_credential_t *cred, u_char *data, size_t len);
 static ngx_uint_t ngx_http_ai_auth_is_token(ngx_str_t *text);
+static ngx_str_t ngx_http_ai_auth_query(ngx_str_t *uri);
 static u_char *ngx_http_ai_auth_arg(u_char *p, u_char *last, ngx_str_t *value,
     u_char **next);
 static ngx_int_t ngx_http_ai_auth_hide(ngx_http_request_t *r,
     ngx_http_ai_auth_ctx_t *actx);
-static ngx_int_t ngx_http_ai_auth_without_key(ngx_pool_t *pool,
-    ngx_str_t *args);
-static void ngx_http_ai_auth_blank(u_char *p, u_char *last);
-static void ngx_http_ai_auth_clean(ngx_str_t *text);
+static ngx_int_t ngx_http_ai_auth_take(ngx_pool_t *pool,
+    ngx_http_ai_auth_ctx_t *actx, ngx_str_t *args);
+static void ngx_http_ai_auth_blank(ngx_str_t *query);
 static ngx_int_t ngx_http_ai_auth_challenge(ngx_http_request_t *r,
     ngx_http_ai_auth_ctx_t *actx);
 static ngx_int_t ngx_http_ai_auth_message(ngx_http_request_t *r,
@@ -143,11 +143,17 @@ ngx_int_t
 ngx_http_ai_auth_rewrite_handler(ngx_http_request_t *r)
 {
     u_char                       *p, *next;
-    ngx_str_t                     value;
+    ngx_str_t                     sent, value;
     ngx_http_ai_auth_ctx_t       *actx;
     ngx_http_ai_auth_loc_conf_t  *aalcf;
 
-    if (r->args.len == 0 || r != r->main) {
+    if (r != r->main) {
+        return NGX_DECLINED;
+    }
+
+    sent = ngx_http_ai_auth_query(&r->unparsed_uri);
+
+    if (r->args.len == 0 && sent.len == 0) {
         return NGX_DECLINED;
     }
 
@@ -157,9 +163,15 @@ ngx_http_ai_auth_rewrite_handler(ngx_http_request_t *r)
         return NGX_DECLINED;
     }
 
+    /* "rewrite" may have changed the arguments, the log has both */
+
     p = r->args.data;
 
-    if (ngx_http_ai_auth_arg(p, p + r->args.len, &value, &next) == NULL) {
+    if (ngx_http_ai_auth_arg(p, p + r->args.len, &value, &next) == NULL
+        && ngx_http_ai_auth_arg(sent.data, sent.data + sent.len, &value,
+                                &next)
+           == NULL)
+    {
         return NGX_DECLINED;
     }
 
@@ -248,6 +260,7 @@ ngx_http_ai_auth_precontent_handler(ngx_http_request_t *r)
 {
     ngx_int_t                      rc;
     ngx_uint_t                     status;
+    ngx_http_ai_ctx_t             *ctx;
     ngx_http_ai_auth_ctx_t        *actx;
     ngx_http_core_loc_conf_t      *clcf;
     ngx_http_ai_auth_loc_conf_t   *aalcf;
@@ -310,8 +323,12 @@ deny:
     aamcf = ngx_http_get_module_main_conf(r, ngx_http_ai_auth_module);
 
     if (aamcf->api->enabled(r)) {
-        /* when the model is known */
-        return NGX_DECLINED;
+        ctx = aamcf->api->get_ctx(r);
+
+        if (ctx == NULL || !ctx->ready) {
+            /* when the model is known */
+            return NGX_DECLINED;
+        }
     }
 
     rc = ngx_http_ai_auth_deny(r, aalcf, &actx, &status);
@@ -454,15 +471,6 @@ ngx_http_ai_auth_accept(ngx_http_request_t *r,
                       "ai auth: an identity without a name");
         return NGX_ERROR;
     }
-
-    /* variables of them may be part of a header */
-
-    ngx_http_ai_auth_clean(&pr->key_id);
-    ngx_http_ai_auth_clean(&pr->tenant);
-    ngx_http_ai_auth_clean(&pr->user);
-    ngx_http_ai_auth_clean(&pr->team);
-    ngx_http_ai_auth_clean(&pr->plan);
-    ngx_http_ai_auth_clean(&pr->scopes);
 
     actx->model_scopes = 0;
     actx->provider_scopes = 0;
@@ -773,6 +781,28 @@ ngx_http_ai_auth_is_token(ngx_str_t *text)
 }
 
 
+/* what follows "?" */
+
+static ngx_str_t
+ngx_http_ai_auth_query(ngx_str_t *uri)
+{
+    u_char     *p, *last;
+    ngx_str_t   query;
+
+    ngx_str_null(&query);
+
+    last = uri->data + uri->len;
+    p = ngx_strlchr(uri->data, last, '?');
+
+    if (p) {
+        query.data = p + 1;
+        query.len = last - query.data;
+    }
+
+    return query;
+}
+
+
 /* the next "key=" of a query; the name may be escaped.  *next is what follows
  * the argument */
 
@@ -825,89 +855,50 @@ ngx_http_ai_auth_arg(u_char *p, u_char *last, ngx_str_t *value, u_char **next)
 static ngx_int_t
 ngx_http_ai_auth_hide(ngx_http_request_t *r, ngx_http_ai_auth_ctx_t *actx)
 {
-    u_char     *p, *src, *dst, *last, *next;
-    ngx_str_t   value, key, args, uri;
-
-    p = r->args.data;
-    last = p + r->args.len;
-
-    while ((p = ngx_http_ai_auth_arg(p, last, &value, &next)) != NULL) {
-
-        if (value.len) {
-            key.data = ngx_pnalloc(r->pool, value.len);
-            if (key.data == NULL) {
-                return NGX_ERROR;
-            }
-
-            src = value.data;
-            dst = key.data;
-            ngx_unescape_uri(&dst, &src, value.len, 0);
-            key.len = dst - key.data;
-
-            if (actx->key.len
-                && (actx->key.len != key.len
-                    || ngx_memcmp(actx->key.data, key.data, key.len) != 0))
-            {
-                actx->conflict = 1;
-            }
-
-            actx->key = key;
-        }
-
-        p = next;
-    }
+    u_char     *p;
+    ngx_str_t   args, sent, query, uri;
 
     args = r->args;
+    sent = ngx_http_ai_auth_query(&r->unparsed_uri);
+    query = sent;
     uri = r->unparsed_uri;
 
-    if (ngx_http_ai_auth_without_key(r->pool, &args) != NGX_OK) {
+    if (ngx_http_ai_auth_take(r->pool, actx, &args) != NGX_OK
+        || ngx_http_ai_auth_take(r->pool, actx, &query) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
-    p = ngx_strlchr(uri.data, uri.data + uri.len, '?');
-
-    if (p) {
-        value.data = p + 1;
-        value.len = uri.data + uri.len - value.data;
-
-        if (ngx_http_ai_auth_without_key(r->pool, &value) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-        uri.len = p - uri.data;
-        uri.data = ngx_pnalloc(r->pool, uri.len + 1 + value.len);
+    if (sent.data) {
+        uri.len = sent.data - 1 - r->unparsed_uri.data;
+        uri.data = ngx_pnalloc(r->pool, uri.len + 1 + query.len);
         if (uri.data == NULL) {
             return NGX_ERROR;
         }
 
-        dst = ngx_cpymem(uri.data, r->unparsed_uri.data, uri.len);
+        p = ngx_cpymem(uri.data, r->unparsed_uri.data, uri.len);
 
-        if (value.len) {
-            *dst++ = '?';
-            dst = ngx_cpymem(dst, value.data, value.len);
+        if (query.len) {
+            *p++ = '?';
+            p = ngx_cpymem(p, query.data, query.len);
         }
 
-        uri.len = dst - uri.data;
+        uri.len = p - uri.data;
     }
 
     /* these are slices of one buffer with HTTP/1, and copies with HTTP/2 */
 
-    ngx_http_ai_auth_blank(r->args.data, r->args.data + r->args.len);
+    ngx_http_ai_auth_blank(&r->args);
+    ngx_http_ai_auth_blank(&sent);
 
-    p = ngx_strlchr(r->unparsed_uri.data,
-                    r->unparsed_uri.data + r->unparsed_uri.len, '?');
+    query = ngx_http_ai_auth_query(&r->request_line);
+
+    p = ngx_strlchr(query.data, query.data + query.len, ' ');
     if (p) {
-        ngx_http_ai_auth_blank(p + 1, r->unparsed_uri.data
-                                      + r->unparsed_uri.len);
+        query.len = p - query.data;
     }
 
-    last = r->request_line.data + r->request_line.len;
-    p = ngx_strlchr(r->request_line.data, last, '?');
-
-    if (p) {
-        dst = ngx_strlchr(p, last, ' ');
-        ngx_http_ai_auth_blank(p + 1, dst ? dst : last);
-    }
+    ngx_http_ai_auth_blank(&query);
 
     r->args = args;
     r->unparsed_uri = uri;
@@ -916,80 +907,91 @@ ngx_http_ai_auth_hide(ngx_http_request_t *r, ngx_http_ai_auth_ctx_t *actx)
 }
 
 
-static ngx_int_t
-ngx_http_ai_auth_without_key(ngx_pool_t *pool, ngx_str_t *args)
-{
-    u_char     *p, *last, *dst, *start, *arg, *next;
-    ngx_str_t   value;
+/* actx->key, and the arguments without it */
 
-    start = ngx_pnalloc(pool, args->len + 1);
+static ngx_int_t
+ngx_http_ai_auth_take(ngx_pool_t *pool, ngx_http_ai_auth_ctx_t *actx,
+    ngx_str_t *args)
+{
+    u_char     *p, *src, *dst, *rest, *last, *start, *next;
+    ngx_str_t   value, key;
+
+    if (args->len == 0) {
+        return NGX_OK;
+    }
+
+    start = ngx_pnalloc(pool, args->len);
     if (start == NULL) {
         return NGX_ERROR;
     }
 
-    dst = start;
+    rest = start;
     p = args->data;
     last = p + args->len;
 
-    while ((arg = ngx_http_ai_auth_arg(p, last, &value, &next)) != NULL) {
+    for ( ;; ) {
+        src = ngx_http_ai_auth_arg(p, last, &value, &next);
 
-        dst = ngx_cpymem(dst, p, arg - p);
+        if (src == NULL) {
+            break;
+        }
+
+        rest = ngx_cpymem(rest, p, src - p);
 
         /* with the "&" after it */
 
         p = (next < last) ? next + 1 : last;
+
+        if (value.len == 0) {
+            continue;
+        }
+
+        key.data = ngx_pnalloc(pool, value.len);
+        if (key.data == NULL) {
+            return NGX_ERROR;
+        }
+
+        src = value.data;
+        dst = key.data;
+        ngx_unescape_uri(&dst, &src, value.len, 0);
+        key.len = dst - key.data;
+
+        if (actx->key.len
+            && (actx->key.len != key.len
+                || ngx_memcmp(actx->key.data, key.data, key.len) != 0))
+        {
+            actx->conflict = 1;
+        }
+
+        actx->key = key;
     }
 
-    dst = ngx_cpymem(dst, p, last - p);
+    rest = ngx_cpymem(rest, p, last - p);
 
-    if (dst > start && *(dst - 1) == '&' && *(last - 1) != '&') {
-        dst--;
+    if (rest > start && *(rest - 1) == '&' && *(last - 1) != '&') {
+        rest--;
     }
 
     args->data = start;
-    args->len = dst - start;
+    args->len = rest - start;
 
     return NGX_OK;
 }
 
 
 static void
-ngx_http_ai_auth_blank(u_char *p, u_char *last)
+ngx_http_ai_auth_blank(ngx_str_t *query)
 {
-    u_char     *next;
+    u_char     *p, *last, *next;
     ngx_str_t   value;
+
+    p = query->data;
+    last = p + query->len;
 
     while ((p = ngx_http_ai_auth_arg(p, last, &value, &next)) != NULL) {
         ngx_memset(value.data, '*', value.len);
         p = next;
     }
-}
-
-
-static void
-ngx_http_ai_auth_clean(ngx_str_t *text)
-{
-    size_t  i, n;
-
-    for (i = 0; i < text->len; i++) {
-        if (text->data[i] < 0x20 || text->data[i] == 0x7f) {
-            goto found;
-        }
-    }
-
-    return;
-
-found:
-
-    /* the memory is the request's own */
-
-    for (n = i; i < text->len; i++) {
-        if (text->data[i] >= 0x20 && text->data[i] != 0x7f) {
-            text->data[n++] = text->data[i];
-        }
-    }
-
-    text->len = n;
 }
 
 

@@ -55,6 +55,8 @@ static ngx_http_ai_jwks_t *ngx_http_ai_auth_jwks_build(
     ngx_http_ai_auth_issuer_t *issuer, ngx_uint_t generation);
 static ngx_int_t ngx_http_ai_auth_jwks_text(ngx_http_ai_auth_issuer_t *issuer,
     ngx_pool_t *pool, ngx_str_t *text, ngx_uint_t *generation);
+static ngx_uint_t ngx_http_ai_auth_jwks_algs(
+    ngx_http_ai_auth_issuer_t *issuer);
 static const char *ngx_http_ai_auth_jwks_check(
     ngx_http_ai_auth_issuer_t *issuer, ngx_str_t *text, ngx_pool_t *pool);
 static ngx_int_t ngx_http_ai_auth_jwks_store(ngx_slab_pool_t *shpool,
@@ -374,7 +376,8 @@ ngx_http_ai_auth_jwks_build(ngx_http_ai_auth_issuer_t *issuer,
             goto failed;
         }
 
-        rc = ngx_http_ai_jwks_parse(pool, &text, issuer->rules.algs,
+        rc = ngx_http_ai_jwks_parse(pool, &text,
+                                    ngx_http_ai_auth_jwks_algs(issuer),
                                     NGX_HTTP_AI_ISSUER_KEYS, &jwks, &error);
         if (rc != NGX_OK) {
             goto failed;
@@ -463,6 +466,19 @@ ngx_http_ai_auth_jwks_text(ngx_http_ai_auth_issuer_t *issuer, ngx_pool_t *pool,
 }
 
 
+/* what everybody can fetch is no secret, whatever "secret" adds */
+
+static ngx_uint_t
+ngx_http_ai_auth_jwks_algs(ngx_http_ai_auth_issuer_t *issuer)
+{
+    if (issuer->source == NGX_HTTP_AI_JWKS_FILE) {
+        return issuer->rules.algs;
+    }
+
+    return issuer->rules.algs & ~NGX_HTTP_AI_JWA_HMAC;
+}
+
+
 /* NULL: the text is a set with at least one key to be used */
 
 static const char *
@@ -476,7 +492,7 @@ ngx_http_ai_auth_jwks_check(ngx_http_ai_auth_issuer_t *issuer, ngx_str_t *text,
 
     error = NULL;
 
-    rc = ngx_http_ai_jwks_parse(pool, text, issuer->rules.algs,
+    rc = ngx_http_ai_jwks_parse(pool, text, ngx_http_ai_auth_jwks_algs(issuer),
                                 NGX_HTTP_AI_ISSUER_KEYS, &jwks, &error);
 
     if (rc == NGX_ERROR) {
@@ -1276,12 +1292,17 @@ ngx_http_ai_auth_jwks_wait(ngx_http_request_t *r,
     w->issuer = issuer;
     w->completed = completed;
 
+    if (r->connection->read->ready) {
+        ngx_post_event(r->connection->read, &ngx_posted_events);
+
+    } else {
+        if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
     r->read_event_handler = ngx_http_test_reading;
     r->write_event_handler = ngx_http_ai_auth_wait_handler;
-
-    if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
-        return NGX_ERROR;
-    }
 
     /* not cancelable: a worker that ends waits for the request */
 
@@ -1306,6 +1327,10 @@ ngx_http_ai_auth_wait_handler(ngx_http_request_t *r)
 {
     ngx_log_debug0(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "ai auth: waits for keys");
+
+    if (ngx_handle_write_event(r->connection->write, 0) != NGX_OK) {
+        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+    }
 }
 
 

@@ -12,7 +12,9 @@
  *
  * env:    1 to 16 of [a-z0-9], "live" by default
  * id:     8 of [0-9A-Za-z], public: it may be logged and shown
- * secret: 32 of [0-9A-Za-z], 190 bits from the system's random source
+ * secret: 31 of [0-9A-Za-z], 184 bits from the system's random source; with
+ *         an env of 4 the key is 55 bytes, the most that SHA-256 takes as one
+ *         block
  * crc:    6 of [0-9A-Za-z]: CRC-32 (IEEE) of all bytes before it as a base-62
  *         number with leading zeros, digits 0-9A-Za-z in this order
  */
@@ -28,7 +30,7 @@
 #define NGX_HTTP_AI_KEY_PREFIX      "aigw_"
 #define NGX_HTTP_AI_KEY_ENV_MAX     16
 #define NGX_HTTP_AI_KEY_ID          8
-#define NGX_HTTP_AI_KEY_SECRET      32
+#define NGX_HTTP_AI_KEY_SECRET      31
 #define NGX_HTTP_AI_KEY_CRC         6
 #define NGX_HTTP_AI_KEY_MAX                                                   \
     (sizeof(NGX_HTTP_AI_KEY_PREFIX) - 1 + NGX_HTTP_AI_KEY_ENV_MAX + 1         \

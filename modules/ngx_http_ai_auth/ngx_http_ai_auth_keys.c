@@ -90,6 +90,8 @@ ngx_http_ai_auth_key_find(ngx_http_ai_auth_main_conf_t *aamcf, ngx_str_t *key,
     ngx_pool_t *pool, ngx_http_ai_principal_t *p)
 {
     u_char                      digest[NGX_HTTP_AI_AUTH_DIGEST];
+    uint64_t                    generation, tag[2];
+    ngx_int_t                   rc;
     ngx_str_t                   blob;
     ngx_uint_t                  foreign;
     const u_char               *id;
@@ -101,9 +103,13 @@ ngx_http_ai_auth_key_find(ngx_http_ai_auth_main_conf_t *aamcf, ngx_str_t *key,
         return NGX_HTTP_AI_AUTH_NONE;
     }
 
-    if (aamcf->keys == NULL
-        || aamcf->api->data_generation(aamcf->keys) == 0)
-    {
+    if (aamcf->keys == NULL) {
+        return NGX_HTTP_AI_AUTH_UNAVAILABLE;
+    }
+
+    generation = aamcf->api->data_generation(aamcf->keys);
+
+    if (generation == 0) {
         return NGX_HTTP_AI_AUTH_UNAVAILABLE;
     }
 
@@ -112,6 +118,17 @@ ngx_http_ai_auth_key_find(ngx_http_ai_auth_main_conf_t *aamcf, ngx_str_t *key,
     }
 
     foreign = !ngx_http_ai_key_is_ours(key->data, key->len);
+
+    rc = ngx_http_ai_auth_recent_find(key, generation, pool, tag, digest,
+                                      &blob);
+
+    if (rc == NGX_ERROR) {
+        return NGX_HTTP_AI_AUTH_UNAVAILABLE;
+    }
+
+    if (rc == NGX_OK) {
+        goto found;
+    }
 
     if (!foreign && !ngx_http_ai_key_check(key->data, key->len, &id)) {
         return NGX_HTTP_AI_AUTH_MALFORMED;
@@ -134,6 +151,16 @@ ngx_http_ai_auth_key_find(ngx_http_ai_auth_main_conf_t *aamcf, ngx_str_t *key,
     default:
         return NGX_HTTP_AI_AUTH_UNAVAILABLE;
     }
+
+    /* what was found while the data changed may be of either generation */
+
+    if (rc == NGX_DECLINED
+        && generation == aamcf->api->data_generation(aamcf->keys))
+    {
+        ngx_http_ai_auth_recent_keep(tag, generation, digest, &blob);
+    }
+
+found:
 
     reason = ngx_http_ai_auth_record_read(&blob, digest, foreign, ngx_time(),
                                           p);

@@ -5,6 +5,7 @@
 
 
 #include "ngx_http_ai_auth.h"
+#include "ngx_http_ai_auth_record.h"
 #include "ngx_http_ai_conf.h"
 
 
@@ -497,6 +498,8 @@ ngx_http_ai_auth_init_process(ngx_cycle_t *cycle)
     if (aamcf == NULL) {
         return NGX_OK;
     }
+
+    ngx_http_ai_auth_recent_reset();
 
     return ngx_http_ai_auth_issuers_start(cycle, aamcf);
 }

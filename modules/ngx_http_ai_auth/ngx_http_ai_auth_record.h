@@ -133,4 +133,23 @@ ngx_int_t ngx_http_ai_record_error(ngx_http_ai_record_t *rec,
 ngx_str_t ngx_http_ai_record_shown(ngx_pool_t *pool, ngx_str_t *text);
 
 
+/*
+ * ngx_http_ai_auth_recent.c: keys that the worker has found lately
+ */
+
+/*
+ * The record of a key, copied to the pool, and the digest it was found by.
+ * NGX_OK; NGX_DECLINED: search it, and keep it under the tag; NGX_ABORT:
+ * search it; NGX_ERROR: no memory.  An entry counts for its generation only.
+ */
+ngx_int_t ngx_http_ai_auth_recent_find(ngx_str_t *key, uint64_t generation,
+    ngx_pool_t *pool, uint64_t *tag, u_char *digest, ngx_str_t *blob);
+void ngx_http_ai_auth_recent_keep(uint64_t *tag, uint64_t generation,
+    u_char *digest, ngx_str_t *blob);
+
+/* forgets all: in init_process, a single process keeps its memory over
+ * reloads */
+void ngx_http_ai_auth_recent_reset(void);
+
+
 #endif /* _NGX_HTTP_AI_AUTH_RECORD_H_INCLUDED_ */

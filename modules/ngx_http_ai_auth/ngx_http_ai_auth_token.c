@@ -90,6 +90,9 @@ static ngx_int_t ngx_http_ai_auth_token_map(ngx_pool_t *pool,
 static ngx_int_t ngx_http_ai_auth_token_who(ngx_pool_t *pool,
     ngx_http_ai_auth_issuer_t *issuer, ngx_http_ai_jwt_t *jwt,
     ngx_http_ai_auth_token_t *token, const char **error);
+static ngx_int_t ngx_http_ai_auth_token_mapped(ngx_pool_t *pool,
+    ngx_http_ai_json_t *claims, ngx_str_t *path, ngx_str_t *value,
+    const char **error);
 static ngx_int_t ngx_http_ai_auth_token_claim(ngx_pool_t *pool,
     ngx_http_ai_json_t *claims, ngx_str_t *path, ngx_str_t *value);
 static ngx_int_t ngx_http_ai_auth_token_list(ngx_pool_t *pool,
@@ -724,10 +727,11 @@ ngx_http_ai_auth_token_map(ngx_pool_t *pool, ngx_http_ai_auth_issuer_t *issuer,
 
         for (i = 0; i < sizeof(scopes) / sizeof(ngx_str_t); i++) {
 
-            rc = ngx_http_ai_auth_token_claim(pool, j, &scopes[i], &value);
+            rc = ngx_http_ai_auth_token_mapped(pool, j, &scopes[i], &value,
+                                               error);
 
-            if (rc == NGX_ERROR) {
-                return NGX_ERROR;
+            if (rc == NGX_ERROR || rc == NGX_ABORT) {
+                return (rc == NGX_ERROR) ? NGX_ERROR : NGX_DECLINED;
             }
 
             if (rc == NGX_OK) {
@@ -753,10 +757,11 @@ ngx_http_ai_auth_token_map(ngx_pool_t *pool, ngx_http_ai_auth_issuer_t *issuer,
             continue;
         }
 
-        rc = ngx_http_ai_auth_token_claim(pool, j, &claim[i].path, &value);
+        rc = ngx_http_ai_auth_token_mapped(pool, j, &claim[i].path, &value,
+                                           error);
 
-        if (rc == NGX_ERROR) {
-            return NGX_ERROR;
+        if (rc == NGX_ERROR || rc == NGX_ABORT) {
+            return (rc == NGX_ERROR) ? NGX_ERROR : NGX_DECLINED;
         }
 
         if (rc == NGX_DECLINED) {
@@ -802,7 +807,7 @@ ngx_http_ai_auth_token_who(ngx_pool_t *pool, ngx_http_ai_auth_issuer_t *issuer,
 {
     u_char      *p;
     ngx_int_t    rc;
-    ngx_str_t    value, *who, *key_id;
+    ngx_str_t    value, *who, *kind, *key_id;
     ngx_uint_t   i, n;
 
     static ngx_str_t  names[] = {
@@ -811,6 +816,7 @@ ngx_http_ai_auth_token_who(ngx_pool_t *pool, ngx_http_ai_auth_issuer_t *issuer,
     };
 
     who = NULL;
+    kind = NULL;
 
     for (i = 0; i < sizeof(names) / sizeof(ngx_str_t); i++) {
 
@@ -853,6 +859,7 @@ ngx_http_ai_auth_token_who(ngx_pool_t *pool, ngx_http_ai_auth_issuer_t *issuer,
             }
 
             *who = value;
+            kind = &names[i];
         }
     }
 
@@ -863,13 +870,56 @@ ngx_http_ai_auth_token_who(ngx_pool_t *pool, ngx_http_ai_auth_issuer_t *issuer,
 
     key_id = &token->principal.key_id;
 
-    p = ngx_pnalloc(pool, issuer->name.len + 1 + who->len);
+    p = ngx_pnalloc(pool, issuer->name.len + 1 + kind->len + 1 + who->len);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
+    /* a client must not pass for the user of the same name */
+
     key_id->data = p;
-    key_id->len = ngx_sprintf(p, "%V:%V", &issuer->name, who) - p;
+    key_id->len = ((kind == &names[0])
+                   ? ngx_sprintf(p, "%V:%V", &issuer->name, who)
+                   : ngx_sprintf(p, "%V/%V:%V", &issuer->name, kind, who))
+                  - p;
+
+    return NGX_OK;
+}
+
+
+/*
+ * What becomes a part of the principal; two of them must not look alike, so
+ * that one with control characters is refused (NGX_ABORT), not cleaned.
+ */
+
+static ngx_int_t
+ngx_http_ai_auth_token_mapped(ngx_pool_t *pool, ngx_http_ai_json_t *claims,
+    ngx_str_t *path, ngx_str_t *value, const char **error)
+{
+    size_t     len;
+    ngx_int_t  rc;
+
+    rc = ngx_http_ai_jwt_claim(claims, pool, path, ' ', value);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (value->len == 0) {
+        ngx_str_set(value, "");
+        return NGX_OK;
+    }
+
+    len = value->len;
+
+    if (ngx_http_ai_auth_token_clean(pool, value) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (value->len != len) {
+        *error = "a claim has control characters";
+        return NGX_ABORT;
+    }
 
     return NGX_OK;
 }

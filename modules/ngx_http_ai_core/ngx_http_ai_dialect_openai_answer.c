@@ -1293,7 +1293,9 @@ ngx_http_ai_openai_end(ngx_http_ai_decoder_t *dec)
         }
     }
 
-    for (i = 0; i < 63; i++) {
+    /* choices that have not told why they end */
+
+    for (i = 0; i < 63 && (ctx->seen & ~ctx->finished); i++) {
 
         if (!(ctx->seen & ~ctx->finished & (1ull << i))) {
             continue;

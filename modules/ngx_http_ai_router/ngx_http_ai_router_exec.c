@@ -594,7 +594,6 @@ ngx_http_ai_attempt_young(ngx_http_ai_attempt_t *a)
         ngx_http_ai_young_timer.data = &ngx_http_ai_young_data;
         ngx_http_ai_young_timer.handler = ngx_http_ai_attempt_young_handler;
         ngx_http_ai_young_timer.log = ngx_cycle->log;
-        ngx_http_ai_young_timer.cancelable = 1;
     }
 
     ngx_queue_insert_tail(&ngx_http_ai_young, &a->young);

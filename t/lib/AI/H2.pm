@@ -6,7 +6,7 @@ package AI::H2;
 # reset of one stream among others.
 #
 #     my $c = AI::H2->new(port => $port, window => 0);
-#     my $s = $c->request('/v1/chat/completions', { ... });
+#     my $s = $c->request('/v1/chat/completions', { ... }, name => value);
 #     $c->wait(sub { $s->{ended} }, $seconds);
 #     $s->{status}; $s->{body}; $s->{reset} (a code); $c->{goaway};
 #     $c->rst($s);  $c->close;
@@ -47,11 +47,26 @@ sub frame {
            . pack('CCN', $type, $flags, $id) . $data;
 }
 
-# a literal without indexing; names and values are short
+# a literal without indexing
 
 sub field {
     my ($name, $value) = @_;
-    return pack 'CC/aC/a', 0, $name, $value;
+    return "\0" . text($name) . text($value);
+}
+
+sub text {
+    my ($text) = @_;
+    my $len = length $text;
+
+    return chr($len) . $text if $len < 127;
+
+    my $size = chr 127;
+
+    for ($len -= 127; $len >= 128; $len >>= 7) {
+        $size .= chr($len % 128 + 128);
+    }
+
+    return $size . chr($len) . $text;
 }
 
 sub write {
@@ -62,7 +77,7 @@ sub write {
 }
 
 sub request {
-    my ($self, $path, $body) = @_;
+    my ($self, $path, $body, @headers) = @_;
     my $id = $self->{next};
 
     $body = JSON::PP->new->utf8->canonical->encode($body) if ref $body;
@@ -71,6 +86,10 @@ sub request {
     my $fields = field(':method' => 'POST') . field(':scheme' => 'http')
                  . field(':path' => $path) . field(':authority' => 'localhost')
                  . field('content-type' => 'application/json');
+
+    while (my ($name, $value) = splice @headers, 0, 2) {
+        $fields .= field($name => $value);
+    }
 
     $self->write(frame(1, 4, $id, $fields) . frame(0, 1, $id, $body));
 

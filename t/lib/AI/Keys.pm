@@ -33,7 +33,7 @@ sub new {
     return bless { key => {}, record => {}, order => [], %arg }, $class;
 }
 
-# the text of a key: eight characters of an id and 32 of a secret
+# the text of a key: eight characters of an id and 31 of a secret
 
 sub key_text {
     my ($env, $id, $secret) = @_;
@@ -55,7 +55,7 @@ sub fresh {
     my ($self) = @_;
     my $hex = sha256_hex(join ' ', 'key', $$, ++$count);
 
-    return key_text('test', substr($hex, 0, 8), substr($hex, 8, 32));
+    return key_text('test', substr($hex, 0, 8), substr($hex, 8, 31));
 }
 
 sub hash {

@@ -69,7 +69,7 @@ sub id_of { 'k_' . base62(1000 + $_[0], 8) }
 sub key {
     my ($n, $env) = @_;
     return key_of($env // 'test', base62(1000 + $n, 8),
-                  substr(sha256_hex("secret $n"), 0, 32));
+                  substr(sha256_hex("secret $n"), 0, 31));
 }
 
 sub hash_of {

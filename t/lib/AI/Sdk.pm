@@ -53,7 +53,7 @@ sub run {
         delete @ENV{grep { /^(?:OPENAI|ANTHROPIC|AI_SDK)_/ } keys %ENV};
         delete @ENV{qw(http_proxy https_proxy HTTP_PROXY HTTPS_PROXY)};
         $ENV{$_} = $env->{$_} for keys %{ $env // {} };
-        exec 'timeout', $ENV{TEST_AI_VALGRIND} ? 300 : 60, @cmd, @args
+        exec 'timeout', $ENV{TEST_AI_VALGRIND} ? 300 : 120, @cmd, @args
             or do { require POSIX; POSIX::_exit(127) };
     }
 
