@@ -497,6 +497,10 @@ ngx_http_ai_answer_error_body(ngx_http_ai_attempt_t *a)
         a->wait = err.retry_after;
     }
 
+    if (a->wait < 0 && err.class == NGX_HTTP_AI_ERR_RATE_LIMIT) {
+        a->wait = ngx_http_ai_limits_wait(a);
+    }
+
     return NGX_OK;
 }
 

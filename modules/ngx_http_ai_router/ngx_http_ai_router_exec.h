@@ -22,6 +22,9 @@
 #include "ngx_http_ai_router.h"
 
 
+/* requests, tokens, input tokens, output tokens */
+#define NGX_HTTP_AI_LIMITS_KINDS  4
+
 /* all attempts of one request, retries included */
 #define NGX_HTTP_AI_MAX_ATTEMPTS  16
 
@@ -85,6 +88,9 @@ struct ngx_http_ai_attempt_s {
     ngx_str_t                  upstream_id;   /* its request id */
     ngx_str_t                  retry_after;
     ngx_str_t                  retry_after_ms;
+    ngx_uint_t                 exhausted;     /* bits of its limits that have
+                                                 nothing left */
+    int64_t                    resets[NGX_HTTP_AI_LIMITS_KINDS];
     ngx_array_t                headers;       /* of ngx_table_elt_t, to pass */
 
     ngx_http_ai_decoder_t      dec;
@@ -241,6 +247,18 @@ ngx_int_t ngx_http_ai_router_trailer(ngx_http_ai_exec_t *x);
 /* ngx_http_ai_router_price.c: the price of each candidate */
 
 ngx_int_t ngx_http_ai_prices_set(ngx_http_ai_exec_t *x);
+
+
+/* ngx_http_ai_router_limits.c */
+
+/* is it a header that tells of limits?  Then it is noted */
+ngx_uint_t ngx_http_ai_limits_header(ngx_http_ai_attempt_t *a,
+    ngx_str_t *name, ngx_str_t *value);
+
+/* ms until what is exhausted is there again; -1: nothing is */
+int64_t ngx_http_ai_limits_wait(ngx_http_ai_attempt_t *a);
+
+void ngx_http_ai_limits_learn(ngx_http_ai_attempt_t *a);
 
 
 /* ngx_http_ai_router_cut.c */
