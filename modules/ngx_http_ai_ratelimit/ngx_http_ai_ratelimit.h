@@ -37,6 +37,7 @@
 
 
 typedef struct ngx_http_ai_switches_s  ngx_http_ai_switches_t;
+typedef struct ngx_http_ai_webhook_s   ngx_http_ai_webhook_t;
 
 
 typedef enum {
@@ -154,6 +155,7 @@ typedef struct {
     void                          *learned;   /* shared: see _estimate.c */
     ngx_http_ai_data_t            *switch_data;   /* NULL: no ai_data */
     ngx_http_ai_switches_t        *switches;  /* per worker */
+    ngx_http_ai_webhook_t         *webhook;   /* of alerts; NULL: none */
     ngx_uint_t                     used;      /* a location has limits */
     ngx_uint_t                     cost;      /* ... has "ai_headers cost" */
 } ngx_http_ai_ratelimit_main_conf_t;
@@ -393,6 +395,15 @@ ngx_int_t ngx_http_ai_switch_settle(ngx_http_request_t *r,
 /* temporary raises of live data */
 void ngx_http_ai_switch_raises(ngx_http_ai_ratelimit_main_conf_t *rmcf,
     ngx_http_ai_ticket_t *t);
+
+
+/* ngx_http_ai_ratelimit_webhook.c */
+
+char *ngx_http_ai_alert_webhook(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+void ngx_http_ai_alert_post(ngx_http_ai_webhook_t *hook,
+    ngx_http_ai_ticket_t *t, ngx_uint_t meter, ngx_uint_t percent,
+    int64_t used);
 
 
 /* ngx_http_ai_ratelimit_view.c */

@@ -80,6 +80,13 @@ static ngx_command_t  ngx_http_ai_ratelimit_commands[] = {
       offsetof(ngx_http_ai_ratelimit_loc_conf_t, quota_status),
       &ngx_http_ai_quota_statuses },
 
+    { ngx_string("ai_alert_webhook"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_1MORE,
+      ngx_http_ai_alert_webhook,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("ai_limit_view"),
       NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
       ngx_http_ai_limit_view,

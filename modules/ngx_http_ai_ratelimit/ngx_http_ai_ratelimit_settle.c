@@ -124,10 +124,11 @@ static void
 ngx_http_ai_settle_alert(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
     ngx_http_ai_limit_state_t *before, ngx_http_ai_limit_state_t *after)
 {
-    u_char       used[64], limit[64];
-    int64_t      threshold;
-    ngx_str_t    u, m;
-    ngx_uint_t   i, k;
+    u_char                              used[64], limit[64];
+    int64_t                             threshold;
+    ngx_str_t                           u, m;
+    ngx_uint_t                          i, k;
+    ngx_http_ai_ratelimit_main_conf_t  *rmcf;
 
     for (i = NGX_HTTP_AI_METER_Q_REQUESTS; i < NGX_HTTP_AI_METER_MAX; i++) {
 
@@ -159,6 +160,14 @@ ngx_http_ai_settle_alert(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
                           "the quota of %V is used, %V of %V",
                           &t->zone->name, &t->key, t->zone->alerts[k - 1],
                           ngx_http_ai_meter_name(i), &u, &m);
+
+            rmcf = ngx_http_get_module_main_conf(l->ctx->request,
+                                                ngx_http_ai_ratelimit_module);
+
+            if (rmcf->webhook) {
+                ngx_http_ai_alert_post(rmcf->webhook, t, i,
+                                       t->zone->alerts[k - 1], after[i].used);
+            }
 
             /* one line for all that were passed at once */
             break;
