@@ -16,7 +16,8 @@
 
 typedef struct {
     ngx_http_ai_limit_state_t  *state;
-    ngx_uint_t                  share;    /* millionths that are left */
+    int64_t                     limit;    /* scaled */
+    int64_t                     left;
 } ngx_http_ai_least_t;
 
 
@@ -307,13 +308,14 @@ static void
 ngx_http_ai_limit_least(ngx_http_ai_limited_t *l, ngx_uint_t meters,
     ngx_http_ai_least_t *least)
 {
-    int64_t                     share;
+    int64_t                     limit, left;
     ngx_uint_t                  i, m, bits;
     ngx_http_ai_ticket_t       *t;
     ngx_http_ai_limit_state_t  *state;
 
     least->state = NULL;
-    least->share = 0;
+    least->limit = 1;
+    least->left = 0;
 
     for (i = 0; i < l->n; i++) {
         t = &l->tickets[i];
@@ -325,20 +327,29 @@ ngx_http_ai_limit_least(ngx_http_ai_limited_t *l, ngx_uint_t meters,
         bits = meters & t->meters;
 
         for (m = 0; bits >> m; m++) {
-            state = &t->states[m];
 
             if (!(bits & ((ngx_uint_t) 1 << m))) {
                 continue;
             }
 
-            share = (state->limit > 1000000)
-                    ? state->remaining / (state->limit / 1000000)
-                    : (state->limit > 0)
-                      ? state->remaining * 1000000 / state->limit : 0;
+            state = &t->states[m];
 
-            if (least->state == NULL || (ngx_uint_t) share < least->share) {
+            /* 31 bits are enough to compare, and their product fits */
+
+            limit = state->limit;
+            left = state->remaining;
+
+            while (limit >> 31) {
+                limit >>= 1;
+                left >>= 1;
+            }
+
+            if (least->state == NULL
+                || left * least->limit < least->left * limit)
+            {
                 least->state = state;
-                least->share = share;
+                least->limit = limit;
+                least->left = left;
             }
         }
     }
