@@ -86,6 +86,8 @@ typedef struct {
     int64_t                    now;       /* by the wall clock */
     int64_t                    seq;
     int64_t                    input;
+    int64_t                    last_seq;
+    int64_t                    last[NGX_HTTP_AI_LIMIT_RATES];
     ngx_http_ai_amounts_t      amounts;
 
     /* written without the lock, with the serial in the upper 16 bits */

@@ -239,7 +239,6 @@ ngx_http_ai_limit_keep(ngx_http_ai_limit_store_t *st, void *p, size_t size)
      */
 
     if (st->nundo + n + sizeof(uint64_t) > NGX_HTTP_AI_LIMIT_UNDO) {
-        ngx_debug_point();
         return;
     }
 
