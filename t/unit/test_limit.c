@@ -862,6 +862,8 @@ test_full(void)
     n = 0;
     window(M(Q_TOKENS), 1000, now, HOUR);
 
+    /* "now" is a second after its start */
+
     for (i = 0; i < 10 * nkeys; i++) {
         snprintf(key, sizeof(key), "third%u", (unsigned) i);
         n += (take1(key, nkeys, now, M(Q_TOKENS), 10)
