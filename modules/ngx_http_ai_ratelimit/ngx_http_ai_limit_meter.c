@@ -850,13 +850,16 @@ ngx_http_ai_calendar_debt(ngx_http_ai_calendar_t *w, int64_t passed)
 static int64_t
 ngx_http_ai_calendar_used(ngx_http_ai_calendar_t *w, int64_t now)
 {
-    int64_t  used;
+    int64_t  used, half, more;
 
     if (w->limit < 0) {
         return 0;
     }
 
-    used = ngx_http_ai_calendar_debt(w, now - w->start);
+    /* now is not the beginning of a window */
+
+    half = ngx_http_ai_calendar_length(w, &more) / 2;
+    used = ngx_http_ai_calendar_debt(w, now - w->start - half);
 
     if (w->next && now - w->at < w->end - w->start) {
         used = ngx_http_ai_sum(used, w->next);

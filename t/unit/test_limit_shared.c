@@ -1266,6 +1266,7 @@ model_rates(ngx_uint_t z)
     event_t                  *e;
     ngx_uint_t                m, k;
     ngx_http_ai_rate_t       *r;
+    ngx_http_ai_meters_t      meters;
     ngx_http_ai_limit_key_t  *key;
 
     struct {
@@ -1308,12 +1309,16 @@ model_rates(ngx_uint_t z)
             continue;
         }
 
+        meters = key->meters;
+
         for (m = 0; m < NGX_HTTP_AI_LIMIT_RATES; m++) {
-            r = &key->meters.rates[m];
+            r = &meters.rates[m];
 
             if (r->limit < 0) {
                 continue;
             }
+
+            ngx_http_ai_meter_advance(&meters, m, NULL, st[z]->time);
 
             b = &rates[m][atoi((char *) key->data)];
 
