@@ -25,6 +25,8 @@ static ngx_int_t ngx_http_ai_limit_allowed(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_meters_t *meters, ngx_http_ai_limit_t *limits,
     ngx_http_ai_amounts_t *amounts, ngx_uint_t whole, int64_t now,
     ngx_http_ai_limit_refusal_t *refusal);
+static uint32_t ngx_http_ai_limit_chain(ngx_http_ai_limit_store_t *st,
+    u_char *id);
 static uint32_t ngx_http_ai_limit_running(ngx_http_ai_limit_store_t *st,
     uint32_t key, u_char *id, uint32_t hash);
 static ngx_int_t ngx_http_ai_limit_space(ngx_http_ai_limit_store_t *st);
@@ -70,7 +72,7 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     time = ngx_http_ai_limit_time(st, now, 0);
 
     hash = ngx_http_ai_limit_hash(st->seed, key->data, key->len);
-    chain = ngx_http_ai_limit_hash(st->seed, id, 16);
+    chain = ngx_http_ai_limit_chain(st, id);
 
     k = ngx_http_ai_limit_find(st, key, hash);
     i = k ? ngx_http_ai_limit_running(st, k, id, chain) : 0;
@@ -523,6 +525,24 @@ ngx_http_ai_limit_allowed(ngx_http_ai_limit_store_t *st,
     }
 
     return rc;
+}
+
+
+/* ids are often counted, and the chains of neighbours are in one cache line */
+
+static uint32_t
+ngx_http_ai_limit_chain(ngx_http_ai_limit_store_t *st, u_char *id)
+{
+    uint32_t  low;
+    uint64_t  n[2];
+
+    ngx_memcpy(n, id, 16);
+
+    low = n[1] & 15;
+    n[1] -= low;
+
+    return (ngx_http_ai_limit_hash(st->seed, (u_char *) n, 16)
+            & ~(uint64_t) 15) | low;
 }
 
 

@@ -308,6 +308,22 @@ test_requests(void)
     /* of whole milliseconds, each time rounded up to the next */
     is_int(n, 700, "no drift: 7 a second, 100 seconds");
 
+    /* "60r/m" and "1r/s" by turns */
+
+    fresh();
+    n = 0;
+
+    for (now = T0; now < T0 + 100000; now += 7) {
+        rate(M(REQUESTS), (now & 1) ? 60 : 1, (now & 1) ? 60000 : 1000, 1);
+
+        if (take1("a", 0, now, M(REQUESTS), 1) == NGX_HTTP_AI_LIMIT_OK) {
+            settle1(0, now, M(REQUESTS), 1);
+            n++;
+        }
+    }
+
+    ok(n >= 98 && n <= 100, "no drift when the period changes: %d", (int) n);
+
     /* what was not served is given back */
 
     fresh();
@@ -873,6 +889,29 @@ test_full(void)
     ok(n >= nkeys / 2 - 1 && n <= nkeys / 2 + 1,
        "full: windows that are over give way");
     good("full");
+
+    /* of a window that has just ended, for one worker but not for another */
+
+    fresh_size(24 * 1024);
+    now = T0 / HOUR * HOUR + HOUR - 10;
+    window(M(Q_TOKENS), 1000, now, HOUR);
+
+    for (i = 0; i < st->nkeys; i++) {
+        snprintf(key, sizeof(key), "key%u", (unsigned) i);
+        take1(key, 0, now, M(Q_TOKENS), 1000);
+        settle1(0, now, M(Q_TOKENS), 1000);
+    }
+
+    window(M(Q_TOKENS), 1000, now + 20, HOUR);
+    is_int(take1("new", 0, now + 20, M(Q_TOKENS), 1), NGX_HTTP_AI_LIMIT_FULL,
+           "full: a window that has just ended");
+    window(M(Q_TOKENS), 1000, now, HOUR);
+    is_int(take1("key0", 0, now, M(Q_TOKENS), 1), NGX_HTTP_AI_LIMIT_REFUSED,
+           "full: ... is not for all");
+    window(M(Q_TOKENS), 1000, now + 1020, HOUR);
+    is_int(take1("new", 0, now + 1020, M(Q_TOKENS), 1), NGX_HTTP_AI_LIMIT_OK,
+           "full: ... a second later it is");
+    good("just ended");
 
     /* holds */
 

@@ -35,7 +35,7 @@
 #define KEYS        12
 #define MANY        600
 #define RUNNING     12
-#define LOG         4096
+#define LOG         1024
 #define ROUND       100000
 #define IDS         60000
 #define OWNERS      4096
@@ -359,10 +359,10 @@ clock_now(ngx_uint_t z)
 }
 
 
-/* the lock is held, what is asked for noted; NULL: the log is full */
+/* the lock is held; NULL: the log is full */
 
 static record_t *
-begin(ngx_uint_t z, ngx_uint_t op)
+begin(ngx_uint_t z)
 {
     record_t  *r;
 
@@ -456,12 +456,13 @@ settle(running_t *q, ngx_uint_t i, ngx_http_ai_amounts_t *actual)
     ngx_http_ai_limit_slot_t  *h;
 
     z = q->zones[i];
-    now = clock_now(z);
-    r = begin(z, OP_SETTLE);
+    r = begin(z);
 
     if (r == NULL) {
         return NGX_AGAIN;
     }
+
+    now = clock_now(z);
 
     memset(id, 0, 16);
     memcpy(id, &q->id, 8);
@@ -567,8 +568,7 @@ start(running_t *q)
         s.len = strlen(key);
 
         for ( ;; ) {
-            now = clock_now(z);
-            r = begin(z, OP_RESERVE);
+            r = begin(z);
 
             if (r) {
                 break;
@@ -579,6 +579,7 @@ start(running_t *q)
             }
         }
 
+        now = clock_now(z);
         set_limits(z, now, limits);
 
         r->key = q->keys[i];
@@ -647,13 +648,13 @@ more(running_t *q)
 
     for (i = 0; i < q->n; i++) {
         z = q->zones[i];
-        now = clock_now(z);
-        r = begin(z, OP_TOPUP);
+        r = begin(z);
 
         if (r == NULL) {
             return;
         }
 
+        now = clock_now(z);
         set_limits(z, now, limits);
 
         h = ngx_http_ai_limit_slot(st[z], q->holds[i].index);
@@ -717,12 +718,13 @@ reap(ngx_uint_t z)
     record_t   *r;
     ngx_uint_t  n;
 
-    now = clock_now(z);
-    r = begin(z, OP_REAP);
+    r = begin(z);
 
     if (r == NULL) {
         return NGX_AGAIN;
     }
+
+    now = clock_now(z);
 
     r->now = now;
     r->key = KEYS;
@@ -1208,10 +1210,13 @@ model_record(ngx_uint_t z, record_t *r)
                 || s->next != w->next)
             {
                 wrong(z, r, "ledger", m);
-                diag("used %lld %lld held %lld %lld next %lld %lld",
+                diag("used %lld %lld held %lld %lld next %lld %lld "
+                     "start %lld %lld, now %lld %lld",
                      (long long) s->used, (long long) w->used,
                      (long long) s->held, (long long) w->held,
-                     (long long) s->next, (long long) w->next);
+                     (long long) s->next, (long long) w->next,
+                     (long long) s->start - T0, (long long) w->start - T0,
+                     (long long) r->now - T0, (long long) last_now[z] - T0);
             }
 
         } else if (w->held || (w->used && last_now[z] < w->end)) {
@@ -1391,7 +1396,7 @@ round_of(ngx_uint_t ops, ngx_uint_t *kills, ngx_uint_t *inside,
     int64_t       back;
     uint32_t      owners[PROCS], owner;
     ngx_int_t     rc;
-    ngx_uint_t    i, z, n, next, step, quiet;
+    ngx_uint_t    i, k, z, n, next, step, quiet;
 
     memset(sh, 0, sizeof(shared_t));
     memset(mkeys, 0, sizeof(mkeys));
@@ -1434,8 +1439,8 @@ round_of(ngx_uint_t ops, ngx_uint_t *kills, ngx_uint_t *inside,
             quiet &= (i == 0);
         }
 
-        if (n >= next) {
-            next = n + below(500);
+        for (k = (n >= next) ? 1 + below(2) : 0; k; k--) {
+            next = n + below(200);
             i = below(PROCS);
 
             kill(pids[i], SIGKILL);
