@@ -131,7 +131,8 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         ngx_http_ai_limit_commit(st);
     }
 
-    if (ngx_http_ai_limit_space(st) != NGX_OK
+    if (key->len > st->key_max
+        || ngx_http_ai_limit_space(st) != NGX_OK
         || (k == 0 && ngx_http_ai_limit_room(st, now) != NGX_OK))
     {
         ngx_http_ai_limit_keep(st, &st->head.stats.full, sizeof(uint64_t));

@@ -91,7 +91,8 @@ typedef enum {
     NGX_HTTP_AI_LIMIT_OK = 0,
     NGX_HTTP_AI_LIMIT_REFUSED,
     NGX_HTTP_AI_LIMIT_REPEATED,       /* the id holds already: same hold */
-    NGX_HTTP_AI_LIMIT_FULL,           /* no room for another key or hold */
+    NGX_HTTP_AI_LIMIT_FULL,           /* no room for another key or hold, or
+                                         for so long a key */
     NGX_HTTP_AI_LIMIT_GONE            /* the hold was reaped or settled */
 } ngx_http_ai_limit_e;
 

@@ -890,6 +890,15 @@ test_full(void)
        "full: windows that are over give way");
     good("full");
 
+    fresh();
+    limits[M(CONCURRENT)].limit = 10;
+    is_int(take1("01234567890123456789012345678901", 0, now, M(CONCURRENT), 1),
+           NGX_HTTP_AI_LIMIT_OK, "the longest key");
+    is_int(take1("012345678901234567890123456789012", 1, now, M(CONCURRENT),
+                 1),
+           NGX_HTTP_AI_LIMIT_FULL, "too long a key");
+    good("long keys");
+
     /* of a window that has just ended, for one worker but not for another */
 
     fresh_size(24 * 1024);
