@@ -126,6 +126,8 @@ typedef struct {
     ngx_uint_t                     alerts[NGX_HTTP_AI_LIMIT_ALERTS];
     ngx_uint_t                     nalerts;   /* percents, rising */
     ngx_str_t                      snapshot;
+    ngx_str_t                      loaded;    /* what was in the file, until
+                                                 the file is ours */
 
     ngx_shm_zone_t                *shm_zone;
     ngx_slab_pool_t               *shpool;
