@@ -373,6 +373,9 @@ ngx_http_ai_tz_footer(u_char *p, u_char *last, ngx_http_ai_tz_footer_t *f)
         return NGX_OK;
     }
 
+    /* for clang, which does not see that it is set when it is used */
+    offset = 0;
+
     p = ngx_http_ai_tz_name(p, last);
     p = p ? ngx_http_ai_tz_time(p, last, &offset) : NULL;
 

@@ -67,6 +67,55 @@ ngx_http_ai_scratch_init(ngx_http_ai_scratch_t *s,
 }
 
 
+void
+ngx_http_ai_handover_missed(ngx_http_ai_limit_zone_t *zone, ngx_log_t *log)
+{
+    ngx_str_t                       data;
+    ngx_uint_t                      i;
+    ngx_http_ai_scratch_t           now, base, diff, *all[3];
+    ngx_http_ai_snapshot_header_t   h;
+
+    if (ngx_http_ai_snapshot_read(zone, "", &h, &data, log) != NGX_OK) {
+        return;
+    }
+
+    ngx_memzero(&now, sizeof(ngx_http_ai_scratch_t));
+    ngx_memzero(&base, sizeof(ngx_http_ai_scratch_t));
+    ngx_memzero(&diff, sizeof(ngx_http_ai_scratch_t));
+
+    if (data.len == zone->loaded.len
+        && ngx_memcmp(data.data, zone->loaded.data, data.len) == 0)
+    {
+        goto done;
+    }
+
+    if (ngx_http_ai_scratch_init(&now, zone, &data, log) == NGX_OK
+        && ngx_http_ai_scratch_init(&base, zone,
+                                    zone->loaded.len ? &zone->loaded : NULL,
+                                    log)
+           == NGX_OK
+        && ngx_http_ai_scratch_init(&diff, zone, NULL, log) == NGX_OK
+        && ngx_http_ai_handover_diff(zone, &now, &base, &diff))
+    {
+        ngx_http_ai_handover_merge(zone, &diff);
+    }
+
+done:
+
+    all[0] = &now;
+    all[1] = &base;
+    all[2] = &diff;
+
+    for (i = 0; i < 3; i++) {
+        if (all[i]->block) {
+            ngx_free(all[i]->block);
+        }
+    }
+
+    ngx_free(data.data);
+}
+
+
 ngx_int_t
 ngx_http_ai_handover_give(ngx_http_ai_limit_zone_t *zone, ngx_log_t *log)
 {

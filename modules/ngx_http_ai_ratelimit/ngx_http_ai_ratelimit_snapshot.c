@@ -64,7 +64,12 @@ ngx_http_ai_snapshot_load(ngx_http_ai_limit_zone_t *zone, ngx_log_t *log)
         ngx_http_ai_limit_leave(zone->store);
         ngx_shmtx_unlock(&zone->shpool->mutex);
 
-        ngx_free(data.data);
+        if (rc == NGX_OK) {
+            zone->loaded = data;
+
+        } else {
+            ngx_free(data.data);
+        }
     }
 
     if (rc != NGX_OK) {
@@ -132,6 +137,11 @@ ngx_http_ai_snapshot_tick(ngx_http_ai_limit_zone_t *zone, ngx_log_t *log,
     ngx_http_ai_zone_sh_t  *sh;
 
     sh = zone->sh;
+
+    if (sh->claimed && zone->loaded.data) {
+        ngx_free(zone->loaded.data);
+        ngx_str_null(&zone->loaded);
+    }
 
     if (!last && sh->claimed
         && ngx_current_msec - sh->written < NGX_HTTP_AI_SNAPSHOT_EACH)
@@ -228,7 +238,11 @@ ngx_http_ai_snapshot_save(ngx_http_ai_limit_zone_t *zone, ngx_log_t *log)
             return ngx_http_ai_handover_give(zone, log);
         }
 
-        /* the base of what the one before may still hand on */
+        /* what was written between our start and now, */
+
+        ngx_http_ai_handover_missed(zone, log);
+
+        /* ... and the base of what the one before may still hand on */
 
         if (ngx_http_ai_snapshot_rename(zone, "",
                                         NGX_HTTP_AI_SNAPSHOT_PREV, log)

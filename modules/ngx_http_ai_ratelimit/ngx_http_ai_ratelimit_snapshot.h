@@ -51,6 +51,10 @@ ngx_int_t ngx_http_ai_snapshot_copy(ngx_http_ai_limit_zone_t *zone,
 
 /* ngx_http_ai_ratelimit_handover.c, under the file's lock */
 
+/* what is in the file now and was not when it was loaded */
+void ngx_http_ai_handover_missed(ngx_http_ai_limit_zone_t *zone,
+    ngx_log_t *log);
+
 /* the file is another instance's: what was used here since then, for it */
 ngx_int_t ngx_http_ai_handover_give(ngx_http_ai_limit_zone_t *zone,
     ngx_log_t *log);
