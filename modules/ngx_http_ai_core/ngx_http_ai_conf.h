@@ -18,6 +18,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
+#include "ngx_http_ai_near.h"
 
 
 #define NGX_HTTP_AI_SECRET_MAX  16384         /* bytes of a secret's file */
@@ -64,16 +65,6 @@ ngx_uint_t ngx_http_ai_conf_name(ngx_str_t *text, size_t max);
 
 /* "100", "128k", "5m": decimal; NGX_ERROR */
 ngx_int_t ngx_http_ai_conf_count(ngx_str_t *text);
-
-/* best match of a list of names, or NULL */
-ngx_str_t *ngx_http_ai_near(ngx_str_t *name, ngx_str_t *names, ngx_uint_t n);
-
-/* the same as ", did you mean "x"?"; empty when there is none */
-ngx_str_t ngx_http_ai_near_text(ngx_pool_t *pool, ngx_str_t *name,
-    ngx_str_t *names, ngx_uint_t n);
-
-/* likeness, less is closer; NGX_MAX_UINT32_VALUE: none */
-ngx_uint_t ngx_http_ai_near_score(ngx_str_t *name, ngx_str_t *other);
 
 /*
  * A secret that is not written in the configuration: "env:NAME" or

@@ -30,10 +30,11 @@
 #include "ngx_http_ai_dialect.h"
 #include "ngx_http_ai_data.h"
 #include "ngx_http_ai_fetch.h"
+#include "ngx_http_ai_price.h"
 
 
 /* changes with any change of what is below */
-#define NGX_HTTP_AI_ABI  2
+#define NGX_HTTP_AI_ABI  4
 
 #define NGX_HTTP_AI_VERSION  "0.1.0"
 
@@ -60,7 +61,8 @@ typedef enum {
     NGX_HTTP_AI_STAGE_GUARD,
     NGX_HTTP_AI_STAGE_LIMIT,
     NGX_HTTP_AI_STAGE_CACHE,
-    NGX_HTTP_AI_STAGE_SETTLE,         /* once, before the request is logged */
+    NGX_HTTP_AI_STAGE_METER,          /* at the end, once: usage is summed, */
+    NGX_HTTP_AI_STAGE_SETTLE,         /* ... then settled, then logged */
     NGX_HTTP_AI_STAGE_MAX
 } ngx_http_ai_stage_e;
 
@@ -110,6 +112,18 @@ typedef ngx_int_t (*ngx_http_ai_permit_pt)(ngx_http_request_t *r,
     ngx_http_ai_error_t *err);
 
 
+/*
+ * What is to be told of a stream while it is relayed: called when its counted
+ * output, in 1/100 token over all attempts, is above ctx->watch, which it may
+ * set anew.  NGX_OK; NGX_ABORT: the text that made it so is not relayed, the
+ * answer ends before it as one that has reached its length.
+ */
+typedef ngx_int_t (*ngx_http_ai_observer_pt)(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx, uint64_t counted);
+
+#define NGX_HTTP_AI_WATCH_NEVER  ((uint64_t) -1)
+
+
 typedef struct {
     ngx_uint_t                 max_depth;     /* of JSON */
     ngx_uint_t                 max_nodes;
@@ -141,6 +155,21 @@ struct ngx_http_ai_ctx_s {
     ngx_http_ai_principal_t   *principal;     /* NULL: nobody was asked */
     ngx_http_ai_error_t       *refusal;       /* of a phase handler */
 
+    /* known when the stage RESOLVE is over, for what comes behind it */
+    const ngx_http_ai_price_t
+                              *price;         /* of the first target that has
+                                                 one; NULL: none has */
+    ngx_str_t                  price_version; /* of the price that is charged,
+                                                 at first of that above */
+    ngx_uint_t                 max_output;    /* default of the first target;
+                                                 0: not known */
+    ngx_msec_t                 patience;      /* the longest silence that a
+                                                 target may keep */
+
+    int64_t                    input_estimate;    /* -1: not made yet */
+    int64_t                    images;            /* -1: not counted yet */
+    uint64_t                   watch;         /* see observers */
+
     ngx_uint_t                 stage;         /* how far the hooks are */
     ngx_uint_t                 hook;
     ngx_int_t                  rc;            /* with NGX_DONE of a hook */
@@ -157,7 +186,14 @@ struct ngx_http_ai_ctx_s {
     unsigned                   fallback:1;    /* served by another target than
                                                  the first choice */
     unsigned                   settled:1;
+    unsigned                   listed:1;      /* in the queue "running" */
     unsigned                   error_body:1;  /* nginx's error page replaced */
+    unsigned                   may_cut:1;     /* an observer may say ABORT; to
+                                                 be set before the attempts */
+    unsigned                   cut:1;         /* ... it did */
+    unsigned                   cost_trailer:1;    /* x-ai-cost of a stream */
+    unsigned                   need_price:1;  /* targets without a price are
+                                                 not asked */
 
     /* results, for variables, hooks and logs */
     ngx_str_t                  model;         /* the configured model's name */
@@ -173,8 +209,25 @@ struct ngx_http_ai_ctx_s {
     ngx_http_ai_usage_state_e  usage_state;
     int64_t                    cost;          /* nano-dollars; -1 unknown */
 
+    /*
+     * Of a request that the router serves, for what ends it before its time:
+     * with err, in whatever way its client can still be told.  provider: a
+     * pattern; ends only what is asked of such a provider, and asks others
+     * when the client has seen nothing yet.  NGX_DONE: the request may be
+     * gone; NGX_OK: it goes on.
+     */
+    ngx_int_t                (*end)(ngx_http_request_t *r,
+                                    ngx_http_ai_ctx_t *ctx,
+                                    ngx_str_t *provider,
+                                    ngx_http_ai_error_t *err);
+    ngx_queue_t                running;       /* of the switches */
+    ngx_str_t                  switched;      /* the switch that was in force
+                                                 for it */
+    ngx_str_t                  reroute;       /* a model to take instead */
+
     ngx_chain_t               *error_out;
     void                      *router;        /* the router's state */
+    void                      *ratelimit;     /* that of the limits */
 };
 
 
@@ -193,6 +246,9 @@ typedef struct {
     /* marks the location being parsed as one served by the gateway */
     void  (*enable)(ngx_conf_t *cf);
 
+    /* ... and is it one?  In a merge, of the location that is merged */
+    ngx_uint_t  (*serves)(ngx_conf_t *cf);
+
     /* is the request's location one of these? */
     ngx_uint_t  (*enabled)(ngx_http_request_t *r);
 
@@ -200,6 +256,10 @@ typedef struct {
                    ngx_http_ai_hook_pt hook);
     ngx_int_t  (*add_permit)(ngx_conf_t *cf, ngx_http_ai_permit_pt permit);
     ngx_int_t  (*add_shared)(ngx_conf_t *cf, ngx_http_ai_shared_t *shared);
+    ngx_int_t  (*add_observer)(ngx_conf_t *cf, ngx_http_ai_observer_pt pt);
+
+    /* more of what add_headers() below writes; NGX_OK or NGX_ERROR */
+    ngx_int_t  (*add_header_hook)(ngx_conf_t *cf, ngx_http_ai_hook_pt hook);
 
     ngx_http_ai_dialect_t  *(*dialect)(ngx_str_t *name);
 
@@ -217,6 +277,16 @@ typedef struct {
 
     /* ctx->json with all nodes; NGX_DECLINED: a limit, err is set */
     ngx_int_t  (*parse_body)(ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err);
+
+    /* tokens of the request's text, counted once; 0 when it cannot be told */
+    int64_t  (*input_estimate)(ngx_http_ai_ctx_t *ctx);
+
+    /* images and the like in the request, counted once */
+    int64_t  (*images)(ngx_http_ai_ctx_t *ctx);
+
+    /* calls the observers; the answer of the first that does not say OK */
+    ngx_int_t  (*observe)(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+                   uint64_t counted);
 
     /*
      * Sends err as a whole answer in the client's dialect: status err->status

@@ -43,6 +43,7 @@ static char *ngx_http_ai_core_limit(ngx_conf_t *cf, void *post, void *data);
 static ngx_int_t ngx_http_ai_core_init_zone(ngx_shm_zone_t *shm_zone,
     void *old);
 static void ngx_http_ai_core_enable(ngx_conf_t *cf);
+static ngx_uint_t ngx_http_ai_core_serves(ngx_conf_t *cf);
 static ngx_uint_t ngx_http_ai_core_enabled(ngx_http_request_t *r);
 static ngx_int_t ngx_http_ai_core_add_hook(ngx_conf_t *cf,
     ngx_http_ai_stage_e stage, ngx_http_ai_hook_pt hook);
@@ -50,6 +51,10 @@ static ngx_int_t ngx_http_ai_core_add_permit(ngx_conf_t *cf,
     ngx_http_ai_permit_pt permit);
 static ngx_int_t ngx_http_ai_core_add_shared(ngx_conf_t *cf,
     ngx_http_ai_shared_t *shared);
+static ngx_int_t ngx_http_ai_core_add_observer(ngx_conf_t *cf,
+    ngx_http_ai_observer_pt pt);
+static ngx_int_t ngx_http_ai_core_add_header_hook(ngx_conf_t *cf,
+    ngx_http_ai_hook_pt hook);
 
 
 static ngx_conf_num_bounds_t  ngx_http_ai_core_depth_bounds = {
@@ -167,16 +172,22 @@ ngx_module_t  ngx_http_ai_core_module = {
 
 static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_core_enable,
+    ngx_http_ai_core_serves,
     ngx_http_ai_core_enabled,
     ngx_http_ai_core_add_hook,
     ngx_http_ai_core_add_permit,
     ngx_http_ai_core_add_shared,
+    ngx_http_ai_core_add_observer,
+    ngx_http_ai_core_add_header_hook,
     ngx_http_ai_dialect_find,
     ngx_http_ai_get_ctx,
     ngx_http_ai_create_ctx,
     ngx_http_ai_resume,
     ngx_http_ai_permit,
     ngx_http_ai_parse_body,
+    ngx_http_ai_input_estimate,
+    ngx_http_ai_images,
+    ngx_http_ai_observe,
     ngx_http_ai_send_error,
     ngx_http_ai_refuse,
     ngx_http_ai_add_headers,
@@ -289,6 +300,12 @@ ngx_http_ai_core_create_main_conf(ngx_conf_t *cf)
         != NGX_OK
         || ngx_array_init(&amcf->shared, cf->pool, 4,
                           sizeof(ngx_http_ai_shared_t *))
+           != NGX_OK
+        || ngx_array_init(&amcf->observers, cf->pool, 2,
+                          sizeof(ngx_http_ai_observer_pt))
+           != NGX_OK
+        || ngx_array_init(&amcf->header_hooks, cf->pool, 2,
+                          sizeof(ngx_http_ai_hook_pt))
            != NGX_OK
         || ngx_array_init(&amcf->data, cf->pool, 4,
                           sizeof(ngx_http_ai_data_t *))
@@ -597,6 +614,17 @@ ngx_http_ai_core_enable(ngx_conf_t *cf)
 
 
 static ngx_uint_t
+ngx_http_ai_core_serves(ngx_conf_t *cf)
+{
+    ngx_http_ai_core_loc_conf_t  *alcf;
+
+    alcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_ai_core_module);
+
+    return alcf->enable == 1;
+}
+
+
+static ngx_uint_t
 ngx_http_ai_core_enabled(ngx_http_request_t *r)
 {
     ngx_http_ai_core_loc_conf_t  *alcf;
@@ -660,6 +688,44 @@ ngx_http_ai_core_add_shared(ngx_conf_t *cf, ngx_http_ai_shared_t *shared)
     }
 
     *s = shared;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_ai_core_add_observer(ngx_conf_t *cf, ngx_http_ai_observer_pt pt)
+{
+    ngx_http_ai_observer_pt        *o;
+    ngx_http_ai_core_main_conf_t   *amcf;
+
+    amcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_core_module);
+
+    o = ngx_array_push(&amcf->observers);
+    if (o == NULL) {
+        return NGX_ERROR;
+    }
+
+    *o = pt;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_ai_core_add_header_hook(ngx_conf_t *cf, ngx_http_ai_hook_pt hook)
+{
+    ngx_http_ai_hook_pt            *h;
+    ngx_http_ai_core_main_conf_t   *amcf;
+
+    amcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_core_module);
+
+    h = ngx_array_push(&amcf->header_hooks);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = hook;
 
     return NGX_OK;
 }

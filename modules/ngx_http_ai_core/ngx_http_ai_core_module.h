@@ -20,6 +20,8 @@ typedef struct {
     ngx_array_t                    hooks[NGX_HTTP_AI_STAGE_MAX];
     ngx_array_t                    permits;
     ngx_array_t                    shared;        /* ngx_http_ai_shared_t * */
+    ngx_array_t                    observers;
+    ngx_array_t                    header_hooks;
 
     ngx_str_t                      zone_name;
     size_t                         zone_size;
@@ -66,6 +68,9 @@ ngx_int_t ngx_http_ai_permit(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 ngx_int_t ngx_http_ai_parse_body(ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_error_t *err);
 
+ngx_int_t ngx_http_ai_observe(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    uint64_t counted);
+
 /* seeds the generator of request ids in a worker */
 void ngx_http_ai_request_id_seed(void);
 
@@ -79,6 +84,11 @@ ngx_int_t ngx_http_ai_refuse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 ngx_int_t ngx_http_ai_add_headers(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 ngx_int_t ngx_http_ai_error_filter_init(ngx_conf_t *cf);
+
+/* ngx_http_ai_estimate.c */
+
+int64_t ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx);
+int64_t ngx_http_ai_images(ngx_http_ai_ctx_t *ctx);
 
 /* ngx_http_ai_fetch.c */
 

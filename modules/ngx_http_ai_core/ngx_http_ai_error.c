@@ -144,8 +144,11 @@ ngx_http_ai_refuse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 ngx_int_t
 ngx_http_ai_add_headers(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
-    ngx_str_t    value;
-    ngx_list_t  *headers;
+    ngx_str_t                       value;
+    ngx_uint_t                      i;
+    ngx_list_t                     *headers;
+    ngx_http_ai_hook_pt            *hook;
+    ngx_http_ai_core_main_conf_t   *amcf;
 
     headers = &r->headers_out.headers;
 
@@ -190,6 +193,15 @@ ngx_http_ai_add_headers(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
                     - value.data;
 
         if (ngx_http_ai_header_add(headers, "x-ai-attempts", &value) == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    amcf = ngx_http_get_module_main_conf(r, ngx_http_ai_core_module);
+    hook = amcf->header_hooks.elts;
+
+    for (i = 0; i < amcf->header_hooks.nelts; i++) {
+        if (hook[i](r, ctx) == NGX_ERROR) {
             return NGX_ERROR;
         }
     }

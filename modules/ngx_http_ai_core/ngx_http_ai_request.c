@@ -116,6 +116,9 @@ ngx_http_ai_create_ctx(ngx_http_request_t *r)
     ctx->start = ngx_current_msec;
     ctx->ttft = -1;
     ctx->cost = -1;
+    ctx->images = -1;
+    ctx->input_estimate = -1;
+    ctx->watch = NGX_HTTP_AI_WATCH_NEVER;
     ngx_http_ai_usage_init(&ctx->usage);
 
     /* of a usual request's top level */
@@ -173,7 +176,7 @@ ngx_http_ai_ctx_settle(void *data)
 {
     ngx_http_ai_ctx_t *ctx = data;
 
-    ngx_uint_t                      i;
+    ngx_uint_t                      i, stage;
     ngx_http_request_t             *r;
     ngx_http_variable_t            *v;
     ngx_http_ai_hook_pt            *hook;
@@ -189,10 +192,15 @@ ngx_http_ai_ctx_settle(void *data)
     r = ctx->request;
     amcf = ngx_http_get_module_main_conf(r, ngx_http_ai_core_module);
 
-    hook = amcf->hooks[NGX_HTTP_AI_STAGE_SETTLE].elts;
+    for (stage = NGX_HTTP_AI_STAGE_METER;
+         stage < NGX_HTTP_AI_STAGE_MAX;
+         stage++)
+    {
+        hook = amcf->hooks[stage].elts;
 
-    for (i = 0; i < amcf->hooks[NGX_HTTP_AI_STAGE_SETTLE].nelts; i++) {
-        (void) hook[i](r, ctx);
+        for (i = 0; i < amcf->hooks[stage].nelts; i++) {
+            (void) hook[i](r, ctx);
+        }
     }
 
     /* the log takes cached values, which may be of an earlier phase */
@@ -889,7 +897,7 @@ ngx_http_ai_run_stages(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
     amcf = ngx_http_get_module_main_conf(r, ngx_http_ai_core_module);
 
-    for ( /* void */ ; ctx->stage < NGX_HTTP_AI_STAGE_SETTLE; ctx->stage++) {
+    for ( /* void */ ; ctx->stage < NGX_HTTP_AI_STAGE_METER; ctx->stage++) {
         hooks = &amcf->hooks[ctx->stage];
         hook = hooks->elts;
 
@@ -966,6 +974,30 @@ ngx_http_ai_permit(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 
     for (i = 0; i < amcf->permits.nelts; i++) {
         rc = permit[i](r, ctx, route, err);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_ai_observe(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    uint64_t counted)
+{
+    ngx_int_t                       rc;
+    ngx_uint_t                      i;
+    ngx_http_ai_observer_pt        *observer;
+    ngx_http_ai_core_main_conf_t   *amcf;
+
+    amcf = ngx_http_get_module_main_conf(r, ngx_http_ai_core_module);
+    observer = amcf->observers.elts;
+
+    for (i = 0; i < amcf->observers.nelts; i++) {
+        rc = observer[i](r, ctx, counted);
 
         if (rc != NGX_OK) {
             return rc;

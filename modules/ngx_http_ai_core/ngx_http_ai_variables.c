@@ -24,7 +24,8 @@ typedef enum {
     NGX_HTTP_AI_STATE_ERROR,
     NGX_HTTP_AI_STATE_USAGE,
     NGX_HTTP_AI_STATE_TTFT,
-    NGX_HTTP_AI_STATE_COST
+    NGX_HTTP_AI_STATE_COST,
+    NGX_HTTP_AI_STATE_PRICE
 } ngx_http_ai_state_e;
 
 
@@ -83,6 +84,9 @@ static ngx_http_variable_t  ngx_http_ai_vars[] = {
 
     { ngx_string("ai_cost"), NULL, ngx_http_ai_state_variable,
       NGX_HTTP_AI_STATE_COST, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("ai_price_version"), NULL, ngx_http_ai_state_variable,
+      NGX_HTTP_AI_STATE_PRICE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("ai_input_tokens"), NULL, ngx_http_ai_tokens_variable,
       NGX_HTTP_AI_TOKENS_INPUT, NGX_HTTP_VAR_NOCACHEABLE, 0 },
@@ -280,6 +284,16 @@ ngx_http_ai_state_variable(ngx_http_request_t *r,
                                              (time_t) ctx->ttft / 1000,
                                              (ngx_msec_t) ctx->ttft % 1000)
                                  - p);
+        return NGX_OK;
+
+    case NGX_HTTP_AI_STATE_PRICE:
+
+        if (ctx->price_version.len == 0) {
+            break;
+        }
+
+        ngx_http_ai_set_variable(v, ctx->price_version.data,
+                                 ctx->price_version.len);
         return NGX_OK;
 
     case NGX_HTTP_AI_STATE_COST:

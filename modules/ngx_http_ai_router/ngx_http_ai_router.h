@@ -23,6 +23,7 @@ typedef struct ngx_http_ai_target_s    ngx_http_ai_target_t;
 typedef struct ngx_http_ai_model_s     ngx_http_ai_model_t;
 typedef struct ngx_http_ai_peers_s     ngx_http_ai_peers_t;
 typedef struct ngx_http_ai_health_s    ngx_http_ai_health_t;
+typedef struct ngx_http_ai_prices_s    ngx_http_ai_prices_t;
 
 
 /* failure classes of "on=" */
@@ -127,6 +128,9 @@ struct ngx_http_ai_target_s {
     ngx_uint_t                 on;            /* NGX_HTTP_AI_ON_*; fallbacks */
     ngx_http_complex_value_t  *cond;          /* if= */
     ngx_http_ai_health_t      *health;
+    uint64_t                   priced;        /* price is of this generation
+                                                 of live data; per worker */
+    const ngx_http_ai_price_t *price;
     u_char                    *file;
     ngx_uint_t                 line;
     unsigned                   fallback:1;
@@ -140,14 +144,6 @@ typedef struct {
     ngx_str_t                  value;         /* json */
     unsigned                   force:1;
 } ngx_http_ai_param_t;
-
-
-typedef struct {                              /* pico-dollars per token, -1 */
-    int64_t                    in;
-    int64_t                    out;
-    int64_t                    cached;
-    int64_t                    cache_write;
-} ngx_http_ai_price_t;
 
 
 typedef enum {
@@ -176,7 +172,7 @@ struct ngx_http_ai_model_s {
     ngx_http_ai_recover_e      recover;
     size_t                     recover_max;   /* bytes of answer kept for it */
     ngx_msec_t                 hedge;         /* 0: off */
-    ngx_http_ai_price_t        price;
+    ngx_http_ai_price_t       *price;         /* NULL: of live data */
     ngx_array_t                params;        /* of ngx_http_ai_param_t */
 
     u_char                    *file;
@@ -211,6 +207,8 @@ typedef struct {
     ngx_hash_t                 model_hash;    /* models and aliases by name;
                                                  value ngx_http_ai_model_t * */
     ngx_http_ai_model_t       *defaults;      /* for targets asked directly */
+    ngx_http_ai_data_t        *prices;        /* NULL: there is no ai_data */
+    ngx_http_ai_prices_t      *prices_now;    /* per worker */
     ngx_resolver_t            *resolver;
     ngx_msec_t                 resolver_timeout;
     time_t                     started;       /* "created" of models */
@@ -313,6 +311,12 @@ ngx_int_t ngx_http_ai_peers_start(ngx_cycle_t *cycle,
     ngx_http_ai_router_main_conf_t *amcf);
 
 
+/* ngx_http_ai_router_price.c */
+
+ngx_int_t ngx_http_ai_prices_init(ngx_conf_t *cf,
+    ngx_http_ai_router_main_conf_t *amcf);
+
+
 /*
  * ngx_http_ai_router_health.c: what all workers share about providers, targets
  * and keys: breaker, cooldown, running attempts.
@@ -361,7 +365,7 @@ ngx_int_t ngx_http_ai_router_resolve(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
 /* usage, its state and the cost into the ctx, before the request is logged */
-ngx_int_t ngx_http_ai_router_settle(ngx_http_request_t *r,
+ngx_int_t ngx_http_ai_router_meter(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
 

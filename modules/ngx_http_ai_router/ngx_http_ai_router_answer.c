@@ -40,7 +40,6 @@ static ngx_int_t ngx_http_ai_answer_add(ngx_http_ai_attempt_t *a,
     ngx_str_t *text);
 static ngx_int_t ngx_http_ai_answer_unary(ngx_http_ai_attempt_t *a,
     u_char *data, size_t len);
-static ngx_int_t ngx_http_ai_answer_commit_stream(ngx_http_ai_attempt_t *a);
 static ngx_int_t ngx_http_ai_answer_sink(void *data, ngx_http_ai_event_t *ev);
 static ngx_int_t ngx_http_ai_answer_match(ngx_http_ai_attempt_t *a,
     ngx_http_ai_event_t *ev);
@@ -143,8 +142,9 @@ ngx_http_ai_answer_init(ngx_http_ai_attempt_t *a)
     if (a->resume) {
         a->enc = x->enc;
         a->enc->out = &a->out;
+        ngx_http_ai_answer_counted(a);
 
-    } else if (!a->relaying || x->recording) {
+    } else if (!a->relaying || x->recording || ctx->may_cut) {
 
         a->enc = ngx_http_ai_answer_encoder(x, &a->out, &a->model);
         if (a->enc == NULL) {
@@ -191,7 +191,7 @@ ngx_http_ai_answer_encoder(ngx_http_ai_exec_t *x, ngx_http_ai_out_t *out,
     }
 
     if (ctx->stream && ctx->whole) {
-        enc->input_estimate = ngx_http_ai_input_estimate(ctx);
+        enc->input_estimate = x->api->input_estimate(ctx);
     }
 
     if (ctx->dialect->encode_init(enc) != NGX_OK) {
@@ -295,9 +295,14 @@ ngx_http_ai_answer_event(ngx_http_ai_attempt_t *a,
         }
 
         a->dec.usage_only = 0;
+        a->counted_last = a->counted;
 
         rc = a->provider->dialect->decode_event(&a->dec, &ev->name,
                                                 &ev->data);
+
+        if (a->cut) {
+            return ngx_http_ai_answer_cut(a);
+        }
 
         if (rc == NGX_DECLINED) {
             ngx_log_error(NGX_LOG_WARN, a->exec->request->connection->log, 0,
@@ -365,7 +370,7 @@ ngx_http_ai_answer_event(ngx_http_ai_attempt_t *a,
 
 /* what was held before the first token goes first */
 
-static ngx_int_t
+ngx_int_t
 ngx_http_ai_answer_commit_stream(ngx_http_ai_attempt_t *a)
 {
     if (ngx_http_ai_commit(a, -1) != NGX_OK) {
@@ -490,6 +495,10 @@ ngx_http_ai_answer_error_body(ngx_http_ai_attempt_t *a)
     if (err.retry_after && a->wait < (int64_t) err.retry_after) {
         /* told in the body */
         a->wait = err.retry_after;
+    }
+
+    if (a->wait < 0 && err.class == NGX_HTTP_AI_ERR_RATE_LIMIT) {
+        a->wait = ngx_http_ai_limits_wait(a);
     }
 
     return NGX_OK;
@@ -911,6 +920,14 @@ ngx_http_ai_answer_sink(void *data, ngx_http_ai_event_t *ev)
 
     default:
         break;
+    }
+
+    if (x->ctx->watch != NGX_HTTP_AI_WATCH_NEVER) {
+        rc = ngx_http_ai_answer_watch(a, ev);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
     }
 
     if (a->enc == NULL) {

@@ -108,6 +108,10 @@ ngx_http_ai_router_resolve(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         return NGX_DONE;
     }
 
+    if (rc == NGX_OK) {
+        rc = ngx_http_ai_router_foretell(x);
+    }
+
     return rc;
 }
 
@@ -164,6 +168,8 @@ ngx_http_ai_router_handler(ngx_http_request_t *r)
     {
         return ngx_http_ai_count_tokens_answer(r, ctx);
     }
+
+    ctx->end = ngx_http_ai_router_end;
 
     x->recording = (ctx->stream && ctx->op == NGX_HTTP_AI_OP_CHAT
                     && x->model->recover != NGX_HTTP_AI_RECOVER_OFF);
@@ -1018,7 +1024,11 @@ ngx_http_ai_exec_finish(ngx_http_ai_exec_t *x, ngx_int_t rc)
     r->read_event_handler = ngx_http_block_reading;
 
     if (rc == NGX_OK && x->committed && !x->gone && !x->winner->last_sent) {
-        rc = ngx_http_send_special(r, NGX_HTTP_LAST);
+        rc = ngx_http_ai_router_trailer(x);
+
+        if (rc == NGX_OK) {
+            rc = ngx_http_send_special(r, NGX_HTTP_LAST);
+        }
     }
 
     if (rc == NGX_HTTP_CLIENT_CLOSED_REQUEST) {
@@ -1152,6 +1162,13 @@ ngx_http_ai_commit(ngx_http_ai_attempt_t *a, off_t length)
         }
     }
 
+    if (a->complete && length >= 0
+        && ngx_http_ai_router_meter(r, ctx) != NGX_OK)
+    {
+        /* a header may tell what it has cost */
+        return NGX_ERROR;
+    }
+
     if (x->api->add_headers(r, ctx) != NGX_OK) {
         return NGX_ERROR;
     }
@@ -1202,6 +1219,13 @@ ngx_http_ai_exec_timer(ngx_event_t *ev)
     } else if (x->backoff) {
         x->backoff = 0;
         cand = &x->candidates[x->current];
+
+        if (cand->skip) {
+            /* its provider was switched off meanwhile */
+            ngx_http_ai_exec_advance(x, NULL);
+            ngx_http_run_posted_requests(c);
+            return;
+        }
 
         switch (ngx_http_ai_exec_start(x, cand, &a)) {
 

@@ -22,6 +22,9 @@
 #include "ngx_http_ai_router.h"
 
 
+/* requests, tokens, input tokens, output tokens */
+#define NGX_HTTP_AI_LIMITS_KINDS  4
+
 /* all attempts of one request, retries included */
 #define NGX_HTTP_AI_MAX_ATTEMPTS  16
 
@@ -43,6 +46,8 @@ typedef struct {
     ngx_http_ai_target_t      *target;
     ngx_uint_t                 tries;
     ngx_uint_t                 keys;          /* bit mask of keys refused */
+    const ngx_http_ai_price_t *price;         /* at admission; NULL: it is not
+                                                 known */
     unsigned                   skip:1;        /* not to be asked again */
     unsigned                   no_prefill:1;  /* it has refused one */
 } ngx_http_ai_candidate_t;
@@ -83,6 +88,9 @@ struct ngx_http_ai_attempt_s {
     ngx_str_t                  upstream_id;   /* its request id */
     ngx_str_t                  retry_after;
     ngx_str_t                  retry_after_ms;
+    ngx_uint_t                 exhausted;     /* bits of its limits that have
+                                                 nothing left */
+    int64_t                    resets[NGX_HTTP_AI_LIMITS_KINDS];
     ngx_array_t                headers;       /* of ngx_table_elt_t, to pass */
 
     ngx_http_ai_decoder_t      dec;
@@ -101,6 +109,8 @@ struct ngx_http_ai_attempt_s {
     ngx_http_ai_usage_t        usage;
     ngx_http_ai_finish_e       finish;
     uint64_t                   counted;       /* 1/100 token of output */
+    uint64_t                   counted_last;  /* ... that is delivered */
+    uint64_t                   choices;       /* bits of those not finished */
     ngx_http_ai_out_t          recorded;      /* text, for a recovery */
     ngx_http_ai_out_t          scratch;
     size_t                     matched;       /* bytes of the delivered text
@@ -134,6 +144,7 @@ struct ngx_http_ai_attempt_s {
     unsigned                   counting:1;    /* output is counted */
     unsigned                   queued:1;      /* in the queue of the young */
     unsigned                   gzip:1;
+    unsigned                   cut:1;         /* ended by an observer */
     unsigned                   local_error:1; /* made here, not the provider's
                                                  words */
 };
@@ -167,6 +178,9 @@ struct ngx_http_ai_exec_s {
     ngx_http_ai_out_t          enc_out;
     ngx_http_ai_out_t         *delivered;     /* its text, unescaped */
 
+    uint64_t                   counted;       /* output of attempts before
+                                                 the winner */
+
     ngx_msec_t                 drain_end;
     off_t                      drain_left;
 
@@ -182,6 +196,8 @@ struct ngx_http_ai_exec_s {
                                                  dialect */
     unsigned                   recovered:1;
     unsigned                   unsupported:1; /* a target lacks the endpoint */
+    unsigned                   metered:1;
+    unsigned                   rerouted:1;    /* to another model */
 };
 
 
@@ -221,8 +237,45 @@ void ngx_http_ai_exec_read(ngx_http_request_t *r);
 
 /* ngx_http_ai_router_usage.c */
 
-/* tokens of the request's text; 0 when it cannot be told */
-int64_t ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx);
+/* what limits need to know of the plan, into the ctx */
+ngx_int_t ngx_http_ai_router_foretell(ngx_http_ai_exec_t *x);
+
+/* before the end of a stream is sent: its cost as a trailer */
+ngx_int_t ngx_http_ai_router_trailer(ngx_http_ai_exec_t *x);
+
+
+/* ngx_http_ai_router_price.c: the price of each candidate */
+
+ngx_int_t ngx_http_ai_prices_set(ngx_http_ai_exec_t *x);
+
+
+/* ngx_http_ai_router_limits.c */
+
+/* is it a header that tells of limits?  Then it is noted */
+ngx_uint_t ngx_http_ai_limits_header(ngx_http_ai_attempt_t *a,
+    ngx_str_t *name, ngx_str_t *value);
+
+/* ms until what is exhausted is there again; -1: nothing is */
+int64_t ngx_http_ai_limits_wait(ngx_http_ai_attempt_t *a);
+
+void ngx_http_ai_limits_learn(ngx_http_ai_attempt_t *a);
+
+
+/* ngx_http_ai_router_cut.c */
+
+/* ctx->end */
+ngx_int_t ngx_http_ai_router_end(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    ngx_str_t *provider, ngx_http_ai_error_t *err);
+
+/* follows a watched stream; NGX_ABORT: the event is not to be relayed */
+ngx_int_t ngx_http_ai_answer_watch(ngx_http_ai_attempt_t *a,
+    ngx_http_ai_event_t *ev);
+
+/* output of the attempts before this one, when it goes on with theirs */
+void ngx_http_ai_answer_counted(ngx_http_ai_attempt_t *a);
+
+/* ends a stream of which the observers want no more */
+ngx_int_t ngx_http_ai_answer_cut(ngx_http_ai_attempt_t *a);
 
 
 /* ngx_http_ai_router_plan.c */
@@ -276,6 +329,9 @@ ngx_int_t ngx_http_ai_answer_end(ngx_http_ai_attempt_t *a);
 /* a stream that has told how it finished: it lacks only what ends a stream,
  * and perhaps the usage */
 ngx_uint_t ngx_http_ai_answer_whole(ngx_http_ai_attempt_t *a);
+
+/* commits a stream with what was held before its first token */
+ngx_int_t ngx_http_ai_answer_commit_stream(ngx_http_ai_attempt_t *a);
 
 /* sends what the batch has made; after each read */
 ngx_int_t ngx_http_ai_answer_flush(ngx_http_ai_attempt_t *a);

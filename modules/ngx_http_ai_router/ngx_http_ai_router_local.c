@@ -77,7 +77,7 @@ ngx_http_ai_static_answer(ngx_http_ai_exec_t *x, ngx_http_ai_target_t *target)
         }
     }
 
-    ctx->usage.in_fresh = ngx_http_ai_input_estimate(ctx);
+    ctx->usage.in_fresh = x->api->input_estimate(ctx);
     ctx->usage.out = ngx_http_ai_tokens_round(
                                 ngx_http_ai_tokens_raw(text.data, text.len));
     ctx->usage_state = NGX_HTTP_AI_USAGE_COUNTED;
@@ -352,7 +352,7 @@ ngx_http_ai_static_embeddings(ngx_http_ai_exec_t *x,
                    : ngx_http_ai_json_next(j, input, n);
     }
 
-    ctx->usage.in_fresh = ngx_http_ai_input_estimate(ctx);
+    ctx->usage.in_fresh = x->api->input_estimate(ctx);
     ctx->usage_state = NGX_HTTP_AI_USAGE_COUNTED;
 
     ngx_http_ai_out_lit(&out, "],\"model\":\"");
@@ -564,14 +564,17 @@ ngx_http_ai_models_answer(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 ngx_int_t
 ngx_http_ai_count_tokens_answer(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
-    ngx_http_ai_out_t  out;
+    ngx_http_ai_out_t    out;
+    ngx_http_ai_exec_t  *x;
+
+    x = ctx->router;
 
     if (ngx_http_ai_out_init(&out, r->pool, 64) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     ngx_http_ai_out_lit(&out, "{\"input_tokens\":");
-    ngx_http_ai_out_int(&out, ngx_http_ai_input_estimate(ctx));
+    ngx_http_ai_out_int(&out, x->api->input_estimate(ctx));
     ngx_http_ai_out_lit(&out, "}");
 
     return ngx_http_ai_local_send(r, ctx, &out, 0);

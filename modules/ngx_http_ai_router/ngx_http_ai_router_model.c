@@ -67,7 +67,7 @@ static ngx_http_ai_sub_t  ngx_http_ai_model_subs[] = {
     { ngx_string("breaker"), ngx_http_ai_model_breaker, 1, 3, 0 },
     { ngx_string("recover"), ngx_http_ai_model_recover, 1, 2, 0 },
     { ngx_string("hedge"), ngx_http_ai_model_hedge, 1, 1, 0 },
-    { ngx_string("price"), ngx_http_ai_model_price, 2, 4, 0 },
+    { ngx_string("price"), ngx_http_ai_model_price, 2, 10, 0 },
     { ngx_string("params"), ngx_http_ai_model_params, 1, 64, 1 },
     { ngx_null_string, NULL, 0, 0, 0 }
 };
@@ -171,10 +171,6 @@ ngx_http_ai_model_create(ngx_conf_t *cf)
 
     model->recover_max = 256 * 1024;
 
-    model->price.in = -1;
-    model->price.out = -1;
-    model->price.cached = -1;
-    model->price.cache_write = -1;
 
     model->file = cf->conf_file->file.name.data;
     model->line = cf->conf_file->line;
@@ -807,59 +803,72 @@ ngx_http_ai_model_price(ngx_conf_t *cf, void *conf)
 {
     ngx_http_ai_model_ctx_t *ctx = conf;
 
-    int64_t               *slots[4], n;
+    int64_t               *slot, n, max;
     ngx_str_t             *value, s;
     ngx_uint_t             i, k;
     ngx_http_ai_price_t   *price;
 
-    static const char  *keys[] = { "in", "out", "cached", "cache_write" };
+    static const char  *keys[] = {
+        "in", "out", "cached", "cache_write", "cache_write_1h", "reasoning",
+        "audio_in", "audio_out", "request", "image"
+    };
 
-    price = &ctx->model->price;
+    price = ngx_palloc(cf->pool, sizeof(ngx_http_ai_price_t));
+    if (price == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_http_ai_price_init(price);
+    price->request = -1;
+    price->image = -1;
+
     value = cf->args->elts;
-
-    slots[0] = &price->in;
-    slots[1] = &price->out;
-    slots[2] = &price->cached;
-    slots[3] = &price->cache_write;
 
     for (i = 1; i < cf->args->nelts; i++) {
 
-        for (k = 0; k < 4; k++) {
+        for (k = 0; k < 10; k++) {
             if (ngx_http_ai_conf_arg(&value[i], keys[k], &s)) {
                 break;
             }
         }
 
-        if (k == 4 || *slots[k] != -1) {
+        slot = (k < 8) ? &price->base.v[k]
+                       : (k == 8) ? &price->request : &price->image;
+
+        if (k == 10 || *slot != -1) {
             return ngx_http_ai_model_invalid(cf, ctx, i,
-                                             "known are in=, out=, cached= "
-                                             "and cache_write=, each once");
+                                             "known are in=, out=, cached=, "
+                                             "cache_write=, cache_write_1h=, "
+                                             "reasoning=, audio_in=, "
+                                             "audio_out=, request= and "
+                                             "image=, each once");
         }
 
-        if (ngx_http_ai_json_fixed(&s, 6, &n) != NGX_OK
-            || n > (int64_t) 1000000 * 1000000)
+        max = (k < 8) ? NGX_HTTP_AI_PRICE_TOKEN_MAX
+                      : NGX_HTTP_AI_PRICE_EACH_MAX;
+
+        if (ngx_http_ai_json_fixed(&s, (k < 8) ? 6 : 12, &n) != NGX_OK
+            || n > max)
         {
             return ngx_http_ai_model_invalid(cf, ctx, i,
                                              "a price is USD per million "
                                              "tokens such as 1.25");
         }
 
-        *slots[k] = n;
+        *slot = n;
     }
 
-    if (price->in == -1 || price->out == -1) {
+    price->request = ngx_max(price->request, 0);
+    price->image = ngx_max(price->image, 0);
+
+    if (ngx_http_ai_price_complete(price) != NULL) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "%V: \"price\" needs both in= and out=", &ctx->who);
         return NGX_CONF_ERROR;
     }
 
-    if (price->cached == -1) {
-        price->cached = price->in;
-    }
-
-    if (price->cache_write == -1) {
-        price->cache_write = price->in;
-    }
+    ngx_str_set(&price->version, "configuration");
+    ctx->model->price = price;
 
     return NGX_CONF_OK;
 }

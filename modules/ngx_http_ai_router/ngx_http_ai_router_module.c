@@ -118,7 +118,8 @@ ngx_http_ai_router_postconfiguration(ngx_conf_t *cf)
     if (ngx_http_ai_peers_resolver(cf, amcf) != NGX_OK
         || ngx_http_ai_provider_init(cf, amcf) != NGX_OK
         || ngx_http_ai_model_init(cf, amcf) != NGX_OK
-        || ngx_http_ai_health_init(cf, amcf) != NGX_OK)
+        || ngx_http_ai_health_init(cf, amcf) != NGX_OK
+        || ngx_http_ai_prices_init(cf, amcf) != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -126,8 +127,8 @@ ngx_http_ai_router_postconfiguration(ngx_conf_t *cf)
     if (amcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_RESOLVE,
                             ngx_http_ai_router_resolve)
         != NGX_OK
-        || amcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_SETTLE,
-                               ngx_http_ai_router_settle)
+        || amcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_METER,
+                               ngx_http_ai_router_meter)
            != NGX_OK)
     {
         return NGX_ERROR;

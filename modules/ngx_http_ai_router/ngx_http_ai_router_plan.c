@@ -52,6 +52,12 @@ ngx_http_ai_plan(ngx_http_ai_exec_t *x, ngx_http_ai_router_loc_conf_t *arlcf)
     ctx = x->ctx;
     amcf = ngx_http_get_module_main_conf(r, ngx_http_ai_router_module);
 
+    if (ctx->reroute.len) {
+        x->rerouted = 1;
+        rc = ngx_http_ai_plan_model(x, amcf, &ctx->reroute, 0);
+        goto planned;
+    }
+
     switch (arlcf->pass) {
 
     case NGX_HTTP_AI_PASS_PROVIDER:
@@ -106,6 +112,14 @@ ngx_http_ai_plan(ngx_http_ai_exec_t *x, ngx_http_ai_router_loc_conf_t *arlcf)
 
         rc = ngx_http_ai_plan_model(x, amcf, &ctx->request_model,
                                     arlcf->direct);
+    }
+
+planned:
+
+    if (rc == NGX_DECLINED && ctx->reroute.len && !x->rerouted) {
+        x->rerouted = 1;
+        ngx_memzero(&x->error, sizeof(ngx_http_ai_error_t));
+        rc = ngx_http_ai_plan_model(x, amcf, &ctx->reroute, 0);
     }
 
     if (rc != NGX_OK) {
@@ -724,6 +738,10 @@ ngx_http_ai_plan_other(ngx_http_ai_exec_t *x, ngx_uint_t mask,
         target = c->target;
 
         if (c->skip || c->tries) {
+            continue;
+        }
+
+        if (c->price == NULL && x->ctx->need_price) {
             continue;
         }
 

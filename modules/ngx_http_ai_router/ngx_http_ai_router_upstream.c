@@ -265,6 +265,7 @@ ngx_http_ai_process_header(ngx_http_request_t *r)
         }
 
         a->header_done = 1;
+        ngx_http_ai_limits_learn(a);
 
         if (u->state) {
             u->state->status = a->status.code;
@@ -351,6 +352,10 @@ ngx_http_ai_process_header_line(ngx_http_ai_attempt_t *a,
 #define ngx_http_ai_name_is(literal)                                          \
     (name.len == sizeof(literal) - 1                                          \
      && ngx_memcmp(r->lowcase_header, literal, sizeof(literal) - 1) == 0)
+
+    if (name.len >= 24 && ngx_http_ai_limits_header(a, &name, &value)) {
+        return NGX_OK;
+    }
 
     switch (name.len) {
 

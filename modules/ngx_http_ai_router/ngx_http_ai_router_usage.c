@@ -11,14 +11,14 @@
 
 
 ngx_int_t
-ngx_http_ai_router_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
+ngx_http_ai_router_meter(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
-    int64_t                 input, cost;
-    ngx_uint_t              i;
-    ngx_http_ai_exec_t     *x;
-    ngx_http_ai_usage_t    *u, *sum;
-    ngx_http_ai_price_t    *price;
-    ngx_http_ai_attempt_t  *a;
+    int64_t                     input, cost;
+    ngx_uint_t                  i, known;
+    ngx_http_ai_exec_t         *x;
+    ngx_http_ai_usage_t        *u, *sum;
+    ngx_http_ai_attempt_t      *a;
+    const ngx_http_ai_price_t  *price;
 
     x = ctx->router;
 
@@ -28,13 +28,21 @@ ngx_http_ai_router_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         return NGX_OK;
     }
 
+    if (x->metered) {
+        return NGX_OK;
+    }
+
+    x->metered = 1;
+
     sum = &ctx->usage;
+    cost = 0;
+    known = (x->nattempts != 0);
 
     for (i = 0; i < x->nattempts; i++) {
         a = x->attempts[i];
         u = &a->usage;
 
-        if (!a->sent) {
+        if (!a->sent && !a->complete) {
             continue;
         }
 
@@ -48,7 +56,7 @@ ngx_http_ai_router_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
             continue;
         }
 
-        if (u->out >= 0 && a->complete) {
+        if (u->out >= 0 && a->complete && !a->cut) {
 
             if (ctx->usage_state == NGX_HTTP_AI_USAGE_NONE) {
                 ctx->usage_state = NGX_HTTP_AI_USAGE_PROVIDER;
@@ -78,7 +86,7 @@ ngx_http_ai_router_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         }
 
         if (u->in_fresh < 0) {
-            input = ngx_http_ai_input_estimate(ctx);
+            input = x->api->input_estimate(ctx);
             u->in_fresh = input;
         }
 
@@ -95,107 +103,110 @@ ngx_http_ai_router_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         ngx_http_ai_usage_add(reasoning);
         ngx_http_ai_usage_add(audio_in);
         ngx_http_ai_usage_add(audio_out);
+
+        price = a->candidate->price;
+
+        if (price == NULL) {
+            known = 0;
+            continue;
+        }
+
+        cost = ngx_http_ai_price_add(cost,
+                   ngx_http_ai_price_cost(price, u,
+                                          price->image ? x->api->images(ctx)
+                                                       : 0));
+
+        ctx->price_version = price->version;
     }
 
     if (x->winner) {
         ctx->finish = x->winner->finish;
     }
 
-    if (x->model == NULL) {
-        /* none was found for the request */
-        return NGX_OK;
-    }
-
-    price = &x->model->price;
-
-    /* an answer made here costs nothing */
-
-    if (ctx->usage_state != NGX_HTTP_AI_USAGE_NONE && price->in >= 0
-        && ctx->cost < 0)
+    if (ctx->usage_state != NGX_HTTP_AI_USAGE_NONE && ctx->cost < 0
+        && known)
     {
-
-        cost = 0;
-
-        if (sum->in_fresh > 0) {
-            cost += sum->in_fresh * price->in;
-        }
-
-        if (sum->cache_read > 0) {
-            cost += sum->cache_read * price->cached;
-        }
-
-        if (sum->cache_write > 0) {
-            cost += sum->cache_write * price->cache_write;
-        }
-
-        if (sum->out > 0) {
-            cost += sum->out * price->out;
-        }
-
-        /* pico to nano */
-        ctx->cost = (cost + 500) / 1000;
+        ctx->cost = ngx_http_ai_price_nano(cost);
     }
 
     return NGX_OK;
 }
 
 
-int64_t
-ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx)
+ngx_int_t
+ngx_http_ai_router_foretell(ngx_http_ai_exec_t *x)
 {
-    uint64_t                  sum;
-    ngx_uint_t                i;
-    ngx_http_ai_json_t       *j;
-    ngx_http_ai_error_t       err;
-    ngx_http_ai_json_node_t  *node;
+    ngx_uint_t                  i, made;
+    ngx_http_ai_ctx_t          *ctx;
+    ngx_http_ai_provider_t     *provider;
+    const ngx_http_ai_price_t  *price;
 
-    if (!ctx->parsed) {
-        return 0;
+    ctx = x->ctx;
+
+    if (ngx_http_ai_prices_set(x) != NGX_OK) {
+        return NGX_ERROR;
     }
 
-    ngx_memzero(&err, sizeof(ngx_http_ai_error_t));
+    made = 1;
 
-    j = &ctx->json;
+    for (i = 0; i < x->ncandidates; i++) {
+        provider = x->candidates[i].target->provider;
+        price = x->candidates[i].price;
 
-    if (!ctx->whole) {
-        j->shallow = 0;
-
-        if (ngx_http_ai_json_parse(j, ctx->body.data, ctx->body.len)
-            != NGX_OK)
-        {
-            return (int64_t) ctx->body.len / 4;
+        if (price && (ctx->price == NULL || made)) {
+            /* an answer made here costs nothing, but the next one may */
+            ctx->price = price;
+            ctx->price_version = price->version;
         }
 
-        ctx->whole = 1;
-        ctx->model_node = ngx_http_ai_json_member(j, 0, "model");
+        made = made && provider->is_static;
+
+        ctx->patience = ngx_max(ctx->patience,
+                                ngx_max(provider->first, provider->idle));
     }
 
-    sum = 0;
-
-    for (i = 0; i < j->nnodes; i++) {
-        node = &j->nodes[i];
-
-        if (node->type == NGX_HTTP_AI_JSON_OBJECT) {
-            /* a message or part has an overhead of its own */
-            sum += 200;
-            continue;
-        }
-
-        if (node->type != NGX_HTTP_AI_JSON_STRING || node->key) {
-            continue;
-        }
-
-        if (node->len > 512
-            && ngx_strlchr(node->start, node->start + 512, ' ') == NULL
-            && ngx_strlchr(node->start, node->start + 512, '\\') == NULL)
-        {
-            /* base64: an image or a file, about one tile of it */
-            sum += 8500;
-            continue;
-        }
-
-        sum += ngx_http_ai_tokens_raw(node->start, node->len);
+    if (x->ncandidates) {
+        ctx->max_output = x->candidates[0].target->provider->max_output;
     }
 
-    return ngx_http_ai_tokens_round(sum);
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_ai_router_trailer(ngx_http_ai_exec_t *x)
+{
+    u_char              *p;
+    ngx_str_t            value;
+    ngx_http_ai_ctx_t   *ctx;
+    ngx_http_request_t  *r;
+
+    r = x->request;
+    ctx = x->ctx;
+
+    if (!ctx->cost_trailer) {
+        return NGX_OK;
+    }
+
+    if (ngx_http_ai_router_meter(r, ctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ctx->cost < 0) {
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(r->pool, NGX_INT64_LEN + 10);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    value.data = p;
+    value.len = ngx_sprintf(p, "%L.%09L", ctx->cost / 1000000000,
+                            ctx->cost % 1000000000)
+                - p;
+
+    return ngx_http_ai_header_add(&r->headers_out.trailers, "x-ai-cost",
+                                  &value)
+           ? NGX_OK : NGX_ERROR;
 }

@@ -24,14 +24,20 @@ typedef struct {
 } aigw_option_t;
 
 
+typedef struct {
+    const char      *name;
+    aigw_command_t  *commands;
+} aigw_group_t;
+
+
 static void aigw_prepare(void);
 static void aigw_parse(aigw_line_t *line, int argc, char **argv);
 static aigw_opt_e aigw_option(const char *name, size_t len);
-static aigw_command_t *aigw_command(aigw_line_t *line);
+static aigw_command_t *aigw_command(aigw_line_t *line, aigw_group_t **group);
 static void aigw_command_check(aigw_command_t *command, aigw_line_t *line);
 static void aigw_help(void);
-static void aigw_help_keys(void);
-static void aigw_help_command(aigw_command_t *command);
+static void aigw_help_group(aigw_group_t *group);
+static void aigw_help_command(aigw_group_t *group, aigw_command_t *command);
 
 
 static aigw_option_t  aigw_options[] = {
@@ -78,6 +84,13 @@ static aigw_option_t  aigw_options[] = {
     { "secret-file", "FILE", 0, "the secret of ai_key_secret file:, for "
       "HMAC-SHA-256" },
     { "secret-env", "NAME", 0, "the secret of ai_key_secret env:" },
+    { "provider-map", "FROM=TO", 1, "what the gateway calls a provider of "
+      "the imported file; empty: leave it out" },
+    { "text", "TEXT", 0, "what clients are told" },
+    { "status", "NUMBER", 0, "status of the refusal" },
+    { "key", "KEY", 0, "key of the zone" },
+    { "raise", "NAME=VALUE", 1, "larger limit for a while, as in "
+      "usd=1000/month" },
     { "json", NULL, 0, "output is JSON" },
     { "quiet", NULL, 0, "errors and warnings only on standard error (-q)" },
     { "help", NULL, 0, "this help (-h)" },
@@ -157,10 +170,67 @@ static aigw_command_t  aigw_commands[] = {
 };
 
 
+#define AIGW_FILES                                                            \
+    (B(DATA)|B(JSON)|B(QUIET)|B(HELP)|B(VERSION))
+
+
+static aigw_command_t  aigw_price_commands[] = {
+
+    { "import", aigw_prices_import,
+      AIGW_FILES|B(PROVIDER_MAP),
+      2, 2, "litellm FILE", "converts model_prices_and_context_window.json of "
+      "LiteLLM; records that were not imported stay" },
+
+    { "list", aigw_prices_list,
+      AIGW_FILES,
+      0, 0, "", "lists prices, USD per million tokens" },
+
+    { "show", aigw_prices_show,
+      AIGW_FILES,
+      1, 1, "MODEL", "shows a record" },
+
+    { "check", aigw_prices_check,
+      AIGW_FILES,
+      0, 0, "", "checks the file as nginx does" },
+
+    { NULL, NULL, 0, 0, 0, NULL, NULL }
+};
+
+
+static aigw_command_t  aigw_switch_commands[] = {
+
+    { "on", aigw_switch_on,
+      AIGW_FILES|B(TEXT)|B(STATUS)|B(UNTIL)|B(MODEL)|B(COMMENT)|B(KEY)
+      |B(RAISE),
+      1, 2, "SCOPE[:NAME] [ACTION]", "all, tenant:, key:, model:, provider: "
+      "or feature:NAME, and deny, drain, cut, or reroute with --model; or "
+      "zone:NAME with --key and --raise" },
+
+    { "off", aigw_switch_off,
+      AIGW_FILES|B(KEY),
+      1, 1, "SCOPE[:NAME]", "removes a switch" },
+
+    { "list", aigw_switch_list,
+      AIGW_FILES,
+      0, 0, "", "lists switches" },
+
+    { NULL, NULL, 0, 0, 0, NULL, NULL }
+};
+
+
+static aigw_group_t  aigw_groups[] = {
+    { "keys", aigw_commands },
+    { "prices", aigw_price_commands },
+    { "switch", aigw_switch_commands },
+    { NULL, NULL }
+};
+
+
 int
 main(int argc, char **argv)
 {
     aigw_line_t      line;
+    aigw_group_t    *group;
     aigw_command_t  *command;
 
     aigw_prepare();
@@ -178,14 +248,14 @@ main(int argc, char **argv)
         return 0;
     }
 
-    command = aigw_command(&line);
+    command = aigw_command(&line, &group);
 
     if (command == NULL) {
         return 0;
     }
 
     if (aigw_has(&line, AIGW_OPT_HELP)) {
-        aigw_help_command(command);
+        aigw_help_command(group, command);
         return 0;
     }
 
@@ -376,14 +446,17 @@ aigw_opt_name(aigw_opt_e opt)
 /* takes the command's words from the line; NULL: help was shown */
 
 static aigw_command_t *
-aigw_command(aigw_line_t *line)
+aigw_command(aigw_line_t *line, aigw_group_t **group)
 {
     char            *near;
     size_t           i;
     const char      *names[sizeof(aigw_commands) / sizeof(aigw_command_t)];
+    aigw_group_t    *g;
     aigw_command_t  *command;
 
-    static const char *const  top[] = { "keys", "check", "help", NULL };
+    static const char *const  top[] = {
+        "keys", "prices", "switch", "check", "help", NULL
+    };
 
     if (line->nwords && strcmp(line->words[0], "help") == 0) {
         line->words++;
@@ -400,27 +473,38 @@ aigw_command(aigw_line_t *line)
         aigw_usage("no command");
     }
 
-    if (strcmp(line->words[0], "keys") == 0) {
+    for (g = aigw_groups; g->name; g++) {
+        if (strcmp(line->words[0], g->name) == 0) {
+            break;
+        }
+    }
+
+    if (g->name) {
         line->words++;
         line->nwords--;
 
         if (line->nwords == 0) {
             if (aigw_has(line, AIGW_OPT_HELP)) {
-                aigw_help_keys();
+                aigw_help_group(g);
                 return NULL;
             }
 
-            aigw_usage("no command of \"keys\"");
+            aigw_usage("no command of \"%s\"", g->name);
         }
 
-    } else if (strcmp(line->words[0], "check") != 0) {
+    } else if (strcmp(line->words[0], "check") == 0) {
+        g = aigw_groups;
+
+    } else {
         near = aigw_near_text(line->words[0], top);
         aigw_usage("unknown command \"%s\"%s", line->words[0], near);
     }
 
-    for (i = 0; aigw_commands[i].name; i++) {
-        names[i] = aigw_commands[i].name;
-        command = &aigw_commands[i];
+    *group = g;
+
+    for (i = 0; g->commands[i].name; i++) {
+        names[i] = g->commands[i].name;
+        command = &g->commands[i];
 
         if (strcmp(command->name, line->words[0]) == 0) {
             line->words++;
@@ -432,7 +516,7 @@ aigw_command(aigw_line_t *line)
     names[i] = NULL;
     near = aigw_near_text(line->words[0], names);
 
-    aigw_usage("unknown command \"keys %s\"%s", line->words[0], near);
+    aigw_usage("unknown command \"%s %s\"%s", g->name, line->words[0], near);
 }
 
 
@@ -462,7 +546,7 @@ aigw_command_check(aigw_command_t *command, aigw_line_t *line)
 
     /* check DIR */
 
-    if (command->min == 0 && line->nwords) {
+    if (command->handler == aigw_keys_check && line->nwords) {
         if (aigw_has(line, AIGW_OPT_FILE) || aigw_has(line, AIGW_OPT_DATA)) {
             aigw_usage("a directory, or --file or --data, not both");
         }
@@ -481,12 +565,16 @@ static void
 aigw_help(void)
 {
     puts("Usage: aigw keys COMMAND [options]\n"
+         "       aigw prices COMMAND [options]\n"
+         "       aigw switch COMMAND [options]\n"
          "       aigw check [DIR]\n"
          "\n"
          "Manages the files of live data of the nginx AI gateway.\n"
          "\n"
          "  aigw keys --help            commands for keys\n"
          "  aigw keys COMMAND --help    options of a command\n"
+         "  aigw prices --help          commands for prices\n"
+         "  aigw switch --help          commands for switches\n"
          "  aigw --version              version\n"
          "\n"
          "The files are in the directory of --data, of the environment "
@@ -501,15 +589,16 @@ aigw_help(void)
 
 
 static void
-aigw_help_keys(void)
+aigw_help_group(aigw_group_t *group)
 {
-    size_t  i;
+    size_t           i;
+    aigw_command_t  *c;
 
-    puts("Usage: aigw keys COMMAND [options]\n");
+    printf("Usage: aigw %s COMMAND [options]\n\n", group->name);
 
-    for (i = 0; aigw_commands[i].name; i++) {
-        printf("  %-12s%-6s %s\n", aigw_commands[i].name,
-               aigw_commands[i].args, aigw_commands[i].text);
+    for (i = 0; group->commands[i].name; i++) {
+        c = &group->commands[i];
+        printf("  %-12s%-6s %s\n", c->name, c->args, c->text);
     }
 
     aigw_flush();
@@ -517,13 +606,14 @@ aigw_help_keys(void)
 
 
 static void
-aigw_help_command(aigw_command_t *command)
+aigw_help_command(aigw_group_t *group, aigw_command_t *command)
 {
     char    *text;
     size_t   i;
 
-    printf("Usage: aigw keys %s%s%s [options]\n\n  %s\n\n", command->name,
-           command->args[0] ? " " : "", command->args, command->text);
+    printf("Usage: aigw %s %s%s%s [options]\n\n  %s\n\n", group->name,
+           command->name, command->args[0] ? " " : "", command->args,
+           command->text);
 
     for (i = 0; i < AIGW_OPT_N; i++) {
         if (!(command->options & aigw_bit(i))) {

@@ -95,6 +95,11 @@ typedef enum {
     AIGW_OPT_STATE,
     AIGW_OPT_SECRET_FILE,
     AIGW_OPT_SECRET_ENV,
+    AIGW_OPT_PROVIDER_MAP,
+    AIGW_OPT_TEXT,
+    AIGW_OPT_STATUS,
+    AIGW_OPT_KEY,
+    AIGW_OPT_RAISE,
     AIGW_OPT_JSON,
     AIGW_OPT_QUIET,
     AIGW_OPT_HELP,
@@ -439,6 +444,10 @@ void aigw_record_replace(aigw_file_t *f, aigw_found_t *found,
 int aigw_done(aigw_line_t *line, aigw_file_t *f, const char *state);
 
 
+/* the edit that takes the record out of the file */
+aigw_edit_t aigw_record_cut(aigw_file_t *f, aigw_found_t *found);
+
+
 /*
  * aigw_create.c
  */
@@ -479,6 +488,15 @@ int aigw_keys_revoke(aigw_line_t *line);
 int aigw_keys_delete(aigw_line_t *line);
 int aigw_keys_verify(aigw_line_t *line);
 int aigw_keys_check(aigw_line_t *line);
+
+int aigw_prices_import(aigw_line_t *line);
+int aigw_prices_list(aigw_line_t *line);
+int aigw_prices_show(aigw_line_t *line);
+int aigw_prices_check(aigw_line_t *line);
+
+int aigw_switch_on(aigw_line_t *line);
+int aigw_switch_off(aigw_line_t *line);
+int aigw_switch_list(aigw_line_t *line);
 
 
 #endif /* _AIGW_H_INCLUDED_ */

@@ -13,7 +13,6 @@
 
 
 static void aigw_look(aigw_file_t *f, aigw_found_t *found, const char *id);
-static aigw_edit_t aigw_cut(aigw_file_t *f, aigw_found_t *found);
 static char *aigw_rotated(aigw_record_t *r, aigw_str_t *record, char *hash,
     time_t expires, time_t now, time_t grace);
 static void aigw_rotated_add(aigw_buf_t *b, aigw_str_t *item,
@@ -436,7 +435,7 @@ aigw_unrevoke(aigw_line_t *line, const char *id)
             return;
         }
 
-        edit = aigw_cut(&f, &found);
+        edit = aigw_record_cut(&f, &found);
         aigw_file_write(&f, &edit);
     }
 }
@@ -504,8 +503,8 @@ aigw_keys_revoke(aigw_line_t *line)
 }
 
 
-static aigw_edit_t
-aigw_cut(aigw_file_t *f, aigw_found_t *found)
+aigw_edit_t
+aigw_record_cut(aigw_file_t *f, aigw_found_t *found)
 {
     u_char       *p;
     aigw_edit_t   edit;
@@ -595,7 +594,7 @@ aigw_keys_delete(aigw_line_t *line)
         aigw_fail("no record \"%s\" in %s", id, f.path);
     }
 
-    edit = aigw_cut(&f, &found);
+    edit = aigw_record_cut(&f, &found);
     aigw_file_write(&f, &edit);
 
     return aigw_done(line, &f, "deleted");

@@ -354,7 +354,10 @@ sub parse_body {
             if ($self->{left} == 0) {
                 # trailers, if any, end with an empty line too
                 $self->{in} =~ s/^(.*?)\r\n//s or return;
-                $self->{done} = 1 if $1 eq '';
+                my $line = $1;
+                $self->{done} = 1 if $line eq '';
+                $self->{trailers}{lc $1} = $2
+                    if $line =~ /^([^:]+):\s*(.*)/;
                 next;
             }
 

@@ -1,0 +1,255 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+/*
+ * What is in the block of a ledger, and how it is changed.
+ *
+ *     head | chains of keys | chains of holds | keys | holds
+ *
+ * Links are indices; 0 is none, so a zeroed block is empty.  Slots above
+ * "ktop" and "htop" were never used, so that memory is touched as needed.
+ *
+ * A change is made of ngx_http_ai_limit_keep() for each piece of memory that
+ * is going to change, the change, and ngx_http_ai_limit_commit().  What was
+ * kept is on a stack, so putting it back from the top restores everything,
+ * links as well, whenever the process died; and it can be done again when it
+ * dies in doing so.  The order of stores is that of the program: only
+ * the compiler must be kept from changing it, as a process that is no more
+ * has finished its stores.
+ */
+
+
+#ifndef _NGX_HTTP_AI_LIMIT_BLOCK_H_INCLUDED_
+#define _NGX_HTTP_AI_LIMIT_BLOCK_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include "ngx_http_ai_limit_store.h"
+#include "ngx_http_ai_limit_meter.h"
+
+
+#define NGX_HTTP_AI_LIMIT_UNDO     4096
+
+#define NGX_HTTP_AI_HOLD_FREE      0
+#define NGX_HTTP_AI_HOLD_LIVE      1
+#define NGX_HTTP_AI_HOLD_TOMB      2
+
+
+#if defined __GNUC__ || defined __clang__
+#define ngx_http_ai_limit_barrier()  __asm__ volatile ("" ::: "memory")
+#else
+#define ngx_http_ai_limit_barrier()  ngx_memory_barrier()
+#endif
+
+
+typedef struct {
+    uint32_t                   next;      /* in its chain, or of free ones */
+    uint32_t                   newer;
+    uint32_t                   older;
+    uint32_t                   hash;
+    uint32_t                   nholds;
+    uint32_t                   serial;    /* changes when use is forgotten */
+    uint32_t                   used;      /* the slot is */
+    uint32_t                   len;
+    int64_t                    seq;
+} ngx_http_ai_limit_link_t;
+
+
+typedef struct {
+    ngx_http_ai_limit_link_t   link;
+    ngx_http_ai_meters_t       meters;
+    u_char                     data[8];   /* key_max of them */
+} ngx_http_ai_limit_key_t;
+
+
+typedef struct {
+    uint32_t                   state;
+    uint32_t                   serial;
+    uint32_t                   next;      /* live: in the chain of its id; */
+    uint32_t                   prev;      /* tombstones: by age; or free */
+} ngx_http_ai_limit_place_t;
+
+
+typedef struct {
+    ngx_http_ai_limit_place_t  place;
+    uint32_t                   key;
+    uint32_t                   key_serial;  /* when it was charged */
+    uint32_t                   chain;
+    uint32_t                   mask;      /* meters that had a limit */
+    u_char                     id[16];
+    uint64_t                   owner;
+    int64_t                    deadline;  /* tombstones: of the charge, */
+    int64_t                    now;       /* by the wall clock */
+    int64_t                    seq;
+    int64_t                    input;
+    int64_t                    last_seq;
+    int64_t                    last[NGX_HTTP_AI_LIMIT_RATES];
+    ngx_http_ai_amounts_t      amounts;
+
+    /* written without the lock, with the serial in the upper 16 bits */
+    uint64_t                   output;
+    uint64_t                   money;
+} ngx_http_ai_limit_slot_t;
+
+
+/* kept as a whole with each change */
+
+typedef struct {
+    uint32_t                   kfree;
+    uint32_t                   ktop;
+    uint32_t                   newest;
+    uint32_t                   oldest;
+    uint32_t                   hfree;
+    uint32_t                   htop;
+    uint32_t                   tomb_first;
+    uint32_t                   tomb_last;
+    uint32_t                   ntombs;
+    uint32_t                   nlive;
+    ngx_http_ai_limit_stats_t  stats;
+} ngx_http_ai_limit_head_t;
+
+
+struct ngx_http_ai_limit_store_s {
+    uint32_t                   magic;
+    uint32_t                   version;
+    uint64_t                   size;
+    uint32_t                   key_max;
+    uint32_t                   key_size;
+    uint32_t                   nkeys;
+    uint32_t                   nholds;
+    uint32_t                   kmask;
+    uint32_t                   hmask;
+    uint64_t                   kchains;   /* offsets */
+    uint64_t                   hchains;
+    uint64_t                   keys;
+    uint64_t                   holds;
+    uint64_t                   seed[2];
+
+    /*
+     * Rates have a clock of their own that only goes forward: the wall clock
+     * plus "shift".  "behind": since when it has been behind.
+     */
+    int64_t                    time;
+    int64_t                    shift;
+    int64_t                    behind;
+
+    /* deadlines have theirs without jumps: the wall clock minus "jumped" */
+    int64_t                    reaped;
+    int64_t                    jumped;
+
+    ngx_http_ai_limit_head_t   head;
+
+    uint64_t                   nundo;
+    u_char                     undo[NGX_HTTP_AI_LIMIT_UNDO];
+};
+
+
+static ngx_inline uint32_t *
+ngx_http_ai_limit_kchain(ngx_http_ai_limit_store_t *st, uint32_t hash)
+{
+    return (uint32_t *) ((u_char *) st + st->kchains) + (hash & st->kmask);
+}
+
+
+static ngx_inline uint32_t *
+ngx_http_ai_limit_hchain(ngx_http_ai_limit_store_t *st, uint32_t hash)
+{
+    return (uint32_t *) ((u_char *) st + st->hchains) + (hash & st->hmask);
+}
+
+
+static ngx_inline ngx_http_ai_limit_key_t *
+ngx_http_ai_limit_key(ngx_http_ai_limit_store_t *st, uint32_t i)
+{
+    return (ngx_http_ai_limit_key_t *)
+               ((u_char *) st + st->keys + (size_t) i * st->key_size);
+}
+
+
+static ngx_inline ngx_http_ai_limit_slot_t *
+ngx_http_ai_limit_slot(ngx_http_ai_limit_store_t *st, uint32_t i)
+{
+    return (ngx_http_ai_limit_slot_t *)
+               ((u_char *) st + st->holds
+                + (size_t) i * sizeof(ngx_http_ai_limit_slot_t));
+}
+
+
+/*
+ * The largest change keeps less than half of what there is room for: a head,
+ * a hold, a key with all its meters, and links of neighbours.  Inline, as most
+ * sizes are constants.
+ */
+
+static ngx_inline void
+ngx_http_ai_limit_keep(ngx_http_ai_limit_store_t *st, void *p, size_t size)
+{
+    u_char    *to;
+    uint64_t   entry, n;
+
+    n = (size + 7) & ~(size_t) 7;
+
+    if (st->nundo + n + sizeof(uint64_t) > NGX_HTTP_AI_LIMIT_UNDO) {
+        return;
+    }
+
+    to = st->undo + st->nundo;
+    entry = (uint64_t) ((u_char *) p - (u_char *) st) << 16 | size;
+
+    ngx_memcpy(to, p, size);
+    ngx_memcpy(to + n, &entry, sizeof(uint64_t));
+
+    ngx_http_ai_limit_barrier();
+    st->nundo += n + sizeof(uint64_t);
+    ngx_http_ai_limit_barrier();
+}
+
+
+static ngx_inline void
+ngx_http_ai_limit_commit(ngx_http_ai_limit_store_t *st)
+{
+    ngx_http_ai_limit_barrier();
+    st->nundo = 0;
+    ngx_http_ai_limit_barrier();
+}
+
+
+static ngx_inline void
+ngx_http_ai_limit_keep_meter(ngx_http_ai_limit_store_t *st,
+    ngx_http_ai_meters_t *meters, ngx_uint_t m)
+{
+    if (ngx_http_ai_meter_is_rate(m)) {
+        ngx_http_ai_limit_keep(st, &meters->rates[m],
+                               sizeof(ngx_http_ai_rate_t));
+
+    } else if (ngx_http_ai_meter_is_window(m)) {
+        ngx_http_ai_limit_keep(st, ngx_http_ai_meter_window(meters, m),
+                               sizeof(ngx_http_ai_calendar_t));
+
+    } else {
+        ngx_http_ai_limit_keep(st, &meters->slots,
+                               sizeof(ngx_http_ai_slots_t));
+    }
+}
+
+
+uint64_t ngx_http_ai_limit_hash(uint64_t *seed, u_char *p, size_t len);
+
+/* the clock of rates; peeked: "now" changes nothing */
+int64_t ngx_http_ai_limit_time(ngx_http_ai_limit_store_t *st, int64_t now,
+    ngx_uint_t peeked);
+
+/* keys; those that change something want the head kept, but for room() */
+uint32_t ngx_http_ai_limit_find(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
+    uint32_t hash);
+ngx_int_t ngx_http_ai_limit_room(ngx_http_ai_limit_store_t *st, int64_t now);
+uint32_t ngx_http_ai_limit_add(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
+    uint32_t hash, ngx_http_ai_meters_t *meters);
+void ngx_http_ai_limit_touch(ngx_http_ai_limit_store_t *st, uint32_t i);
+
+
+#endif /* _NGX_HTTP_AI_LIMIT_BLOCK_H_INCLUDED_ */

@@ -1,0 +1,164 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+/*
+ * The arithmetic of one meter: what is used and held against a limit, at a
+ * given time.  No memory but the structures; integers only.
+ *
+ * A rate is a bucket: "used" units are missing from a burst, and "limit" of
+ * them come back each period, exactly: "frac" is what has come back of the
+ * next one, in units of 1/period.  For requests this is GCRA with a tolerance
+ * of (burst - 1) * period / limit.  Reservations are charged at once, so that
+ * a long answer does not keep others out when its tokens have long come back.
+ * What is given back at the end may be less than what was not needed: had it
+ * never been charged, the bucket might have been full meanwhile, and what
+ * comes back then is lost.  How low the use was since each reservation is
+ * noted ("low", ascending; exact for the last few, never too high).
+ *
+ * A window has its use and the holds apart.
+ */
+
+
+#ifndef _NGX_HTTP_AI_LIMIT_METER_H_INCLUDED_
+#define _NGX_HTTP_AI_LIMIT_METER_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include "ngx_http_ai_limit_store.h"
+
+
+#define NGX_HTTP_AI_LIMIT_RATES    4
+#define NGX_HTTP_AI_LIMIT_WINDOWS  3
+#define NGX_HTTP_AI_LIMIT_LOWS     3
+
+/* of a limit or an amount, and of a sum of them */
+#define NGX_HTTP_AI_LIMIT_MAX      ((int64_t) 1 << 53)
+#define NGX_HTTP_AI_LIMIT_SUM      ((int64_t) 1 << 60)
+#define NGX_HTTP_AI_LIMIT_PERIOD   (((int64_t) 1 << 31) - 1)
+
+
+typedef struct {
+    int64_t                    limit;     /* < 0: was never given */
+    int64_t                    period;
+    int64_t                    burst;
+    int64_t                    time;      /* up to which it was refilled */
+    int64_t                    used;
+    int64_t                    frac;      /* [0, period); 0 if used is */
+    int64_t                    held;
+    int64_t                    base;      /* nothing is noted before */
+    int64_t                    nlows;
+    int64_t                    seq[NGX_HTTP_AI_LIMIT_LOWS];
+    int64_t                    low[NGX_HTTP_AI_LIMIT_LOWS];
+} ngx_http_ai_rate_t;
+
+
+typedef struct {
+    int64_t                    limit;     /* < 0: was never given */
+    int64_t                    most;      /* largest limit in this window */
+    int64_t                    start;
+    int64_t                    end;
+    int64_t                    used;
+    int64_t                    held;
+    int64_t                    next;      /* used after "end", before the next
+                                             window was heard of */
+    int64_t                    at;        /* when, the last of it */
+} ngx_http_ai_calendar_t;
+
+
+typedef struct {
+    int64_t                    limit;     /* < 0: was never given */
+    int64_t                    held;
+} ngx_http_ai_slots_t;
+
+
+typedef struct {
+    ngx_http_ai_rate_t         rates[NGX_HTTP_AI_LIMIT_RATES];
+    ngx_http_ai_slots_t        slots;
+    ngx_http_ai_calendar_t     windows[NGX_HTTP_AI_LIMIT_WINDOWS];
+} ngx_http_ai_meters_t;
+
+
+/* what a hold has of a meter, and how much of it came last */
+
+typedef struct {
+    int64_t                    amount;
+    int64_t                    seq;
+    int64_t                    last;
+    int64_t                    last_seq;
+} ngx_http_ai_taken_t;
+
+
+#define ngx_http_ai_meter_is_rate(m)                                          \
+    ((m) < NGX_HTTP_AI_METER_CONCURRENT)
+
+#define ngx_http_ai_meter_is_window(m)                                        \
+    ((m) > NGX_HTTP_AI_METER_CONCURRENT)
+
+#define ngx_http_ai_meter_window(meters, m)                                   \
+    (&(meters)->windows[(m) - NGX_HTTP_AI_METER_Q_REQUESTS])
+
+
+static ngx_inline int64_t
+ngx_http_ai_amount(int64_t v)
+{
+    return (v < 0) ? 0
+                   : (v > NGX_HTTP_AI_LIMIT_MAX) ? NGX_HTTP_AI_LIMIT_MAX : v;
+}
+
+
+void ngx_http_ai_meters_init(ngx_http_ai_meters_t *meters);
+
+/*
+ * Brings a meter to a time and a limit; NULL: the limit it has.  "time" is
+ * that of rates, which never goes back.
+ */
+void ngx_http_ai_meter_advance(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    ngx_http_ai_limit_t *limit, int64_t time);
+
+/*
+ * What of the amount may be taken: the amount, or less if it is above all and
+ * nothing is taken ("whole" allows that), or -1.
+ */
+int64_t ngx_http_ai_meter_fits(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    int64_t amount, ngx_uint_t whole);
+
+/* how long until it fits; *held: only holds are in the way */
+int64_t ngx_http_ai_meter_wait(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    int64_t amount, int64_t now, ngx_uint_t *held);
+
+/*
+ * seq: a number for each change of a key, ascending; alone: no other hold of
+ * the key is running
+ */
+void ngx_http_ai_meter_hold(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    int64_t amount, int64_t seq, ngx_uint_t alone);
+
+/* a hold becomes use */
+void ngx_http_ai_meter_settle(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    ngx_http_ai_taken_t *taken, int64_t actual, int64_t seq, int64_t now);
+
+/* corrects what was charged by settle() at "then" */
+void ngx_http_ai_meter_correct(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    ngx_http_ai_taken_t *taken, int64_t actual, int64_t seq, int64_t then,
+    int64_t now);
+
+void ngx_http_ai_meter_forget(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    int64_t seq);
+
+void ngx_http_ai_meter_state(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    int64_t now, ngx_http_ai_limit_state_t *state);
+
+/* nothing is held, and nothing used that still counts */
+ngx_uint_t ngx_http_ai_meter_idle(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    int64_t now, int64_t time);
+
+/* NULL: good, else what is wrong */
+const char *ngx_http_ai_meter_check(ngx_http_ai_meters_t *meters,
+    ngx_uint_t m);
+
+
+#endif /* _NGX_HTTP_AI_LIMIT_METER_H_INCLUDED_ */

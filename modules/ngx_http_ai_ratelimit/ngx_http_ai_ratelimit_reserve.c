@@ -1,0 +1,498 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+/*
+ * Before a request goes to a provider it takes what it may need from every
+ * zone that it is under, or nothing from any.
+ */
+
+
+#include <ngx_sha1.h>
+#include "ngx_http_ai_ratelimit.h"
+
+
+static ngx_int_t ngx_http_ai_limit_prepare(ngx_http_request_t *r,
+    ngx_http_ai_limited_t *l, ngx_http_ai_ratelimit_loc_conf_t *rlcf);
+static ngx_int_t ngx_http_ai_limit_key(ngx_http_request_t *r,
+    ngx_http_ai_limit_zone_t *zone, ngx_str_t *key);
+static ngx_int_t ngx_http_ai_limit_take(ngx_http_request_t *r,
+    ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t, ngx_uint_t show);
+static void ngx_http_ai_limit_granted(ngx_http_ai_limited_t *l,
+    ngx_http_ai_ticket_t *t);
+static void ngx_http_ai_limit_release(ngx_http_ai_limited_t *l,
+    ngx_uint_t show);
+static ngx_uint_t ngx_http_ai_limit_needs_tokens(ngx_http_ai_limited_t *l);
+static void ngx_http_ai_limit_log(ngx_http_request_t *r,
+    ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t);
+
+
+ngx_int_t
+ngx_http_ai_limit_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
+{
+    ngx_int_t                           rc;
+    ngx_uint_t                          i, show;
+    ngx_http_ai_limited_t              *l;
+    ngx_http_ai_ticket_t               *t;
+    ngx_http_ai_ratelimit_loc_conf_t   *rlcf;
+    ngx_http_ai_ratelimit_main_conf_t  *rmcf;
+
+    rlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_ratelimit_module);
+
+    if (rlcf->uses == NULL || ctx->ratelimit
+        || ctx->op == NGX_HTTP_AI_OP_MODELS
+        || ctx->op == NGX_HTTP_AI_OP_MODEL)
+    {
+        return NGX_DECLINED;
+    }
+
+    rmcf = ngx_http_get_module_main_conf(r, ngx_http_ai_ratelimit_module);
+
+    l = ngx_pcalloc(r->pool, sizeof(ngx_http_ai_limited_t));
+    if (l == NULL) {
+        return NGX_ERROR;
+    }
+
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     l->n = 0;
+     *     l->refused = NULL;
+     *     l->input = 0;
+     *     l->output = 0;
+     */
+
+    l->ctx = ctx;
+
+    rc = ngx_http_ai_limit_prepare(r, l, rlcf);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (l->n == 0) {
+        return NGX_DECLINED;
+    }
+
+    ctx->ratelimit = l;
+    ngx_http_ai_zone_id(l->id);
+
+    if (ngx_http_ai_limit_needs_tokens(l)) {
+        l->input = rmcf->api->input_estimate(ctx);
+        l->output = ngx_http_ai_output_estimate(rmcf, ctx);
+
+        if (ctx->price && ctx->price->image) {
+            (void) rmcf->api->images(ctx);
+        }
+    }
+
+    l->deadline = (int64_t) ctx->patience + NGX_HTTP_AI_LIMIT_GRACE;
+    show = !(rlcf->headers & NGX_HTTP_AI_HEADERS_OFF);
+
+    for (i = 0; i < l->n; i++) {
+        t = &l->tickets[i];
+
+        t->dry = (t->zone->kind == NGX_HTTP_AI_ZONE_LIMIT)
+                 ? (rlcf->dry & NGX_HTTP_AI_DRY_LIMIT) != 0
+                 : (rlcf->dry & NGX_HTTP_AI_DRY_QUOTA) != 0;
+
+        rc = ngx_http_ai_limit_take(r, l, t, show);
+
+        if (rc == NGX_OK) {
+            continue;
+        }
+
+        if (l->refused == NULL || !t->dry) {
+            l->refused = t;
+        }
+
+        ngx_http_ai_limit_log(r, l, t);
+
+        if (t->dry) {
+            l->dry = 1;
+            l->forbidden = 0;
+            l->unpriced = 0;
+            l->full = 0;
+            continue;
+        }
+
+        l->dry = 0;
+        ngx_http_ai_limit_release(l, show);
+
+        return ngx_http_ai_limit_refuse(r, l);
+    }
+
+    l->refreshed = ngx_http_ai_zone_now();
+    ngx_http_ai_zone_running(l);
+
+    if (ctx->stream) {
+        ngx_http_ai_limit_watch(l);
+    }
+
+    return NGX_OK;
+}
+
+
+/* the zones that have a key and a limit for this request */
+
+static ngx_int_t
+ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
+    ngx_http_ai_ratelimit_loc_conf_t *rlcf)
+{
+    ngx_int_t                 rc;
+    ngx_str_t                 key;
+    ngx_uint_t                i;
+    ngx_http_ai_ticket_t     *t;
+    ngx_http_ai_limit_use_t  *use;
+
+    use = rlcf->uses->elts;
+
+    for (i = 0; i < rlcf->uses->nelts; i++) {
+
+        rc = ngx_http_ai_limit_key(r, use[i].zone, &key);
+
+        if (rc == NGX_DECLINED) {
+            continue;
+        }
+
+        if (rc != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        if (l->tickets == NULL) {
+            /* not zeroed: what is read of it is set below, or when taken */
+
+            l->tickets = ngx_palloc(r->pool, rlcf->uses->nelts
+                                             * sizeof(ngx_http_ai_ticket_t));
+            if (l->tickets == NULL) {
+                return NGX_ERROR;
+            }
+        }
+
+        t = &l->tickets[l->n];
+
+        t->zone = use[i].zone;
+        t->key = key;
+        t->overrun = use[i].overrun;
+        t->output = 0;
+        t->taken = 0;
+        t->dry = 0;
+        t->shown = 0;
+
+        rc = ngx_http_ai_ticket_limits(r, l, t);
+
+        if (rc == NGX_ERROR) {
+            return NGX_ERROR;
+        }
+
+        if (rc == NGX_OK) {
+            l->n++;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_ai_limit_key(ngx_http_request_t *r, ngx_http_ai_limit_zone_t *zone,
+    ngx_str_t *key)
+{
+    u_char      *p, digest[20];
+    ngx_sha1_t   sha1;
+
+    if (ngx_http_complex_value(r, &zone->key, key) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (key->len == 0) {
+        return NGX_DECLINED;
+    }
+
+    if (key->len <= NGX_HTTP_AI_LIMIT_KEY_MAX) {
+        return NGX_OK;
+    }
+
+    /* the beginning, for people, and a digest of the whole */
+
+    p = ngx_pnalloc(r->pool, NGX_HTTP_AI_LIMIT_KEY_MAX);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_sha1_init(&sha1);
+    ngx_sha1_update(&sha1, key->data, key->len);
+    ngx_sha1_final(digest, &sha1);
+
+    ngx_memcpy(p, key->data, NGX_HTTP_AI_LIMIT_KEY_MAX - 41);
+    p[NGX_HTTP_AI_LIMIT_KEY_MAX - 41] = '#';
+    ngx_hex_dump(p + NGX_HTTP_AI_LIMIT_KEY_MAX - 40, digest, 20);
+
+    key->data = p;
+    key->len = NGX_HTTP_AI_LIMIT_KEY_MAX;
+
+    return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_http_ai_limit_needs_tokens(ngx_http_ai_limited_t *l)
+{
+    ngx_uint_t  i;
+
+    if (l->ctx->op == NGX_HTTP_AI_OP_PASS
+        || l->ctx->op == NGX_HTTP_AI_OP_COUNT_TOKENS)
+    {
+        return 0;
+    }
+
+    for (i = 0; i < l->n; i++) {
+        if (l->tickets[i].meters & NGX_HTTP_AI_LIMIT_TOKENS) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+void
+ngx_http_ai_limit_amounts(ngx_http_ai_ctx_t *ctx, int64_t input,
+    int64_t output, ngx_http_ai_amounts_t *amounts)
+{
+    int64_t     cost;
+    ngx_uint_t  more;
+
+    ngx_memzero(amounts, sizeof(ngx_http_ai_amounts_t));
+
+    more = (input == NGX_HTTP_AI_LIMIT_MORE);
+    input = ngx_max(input, 0);
+
+    amounts->v[NGX_HTTP_AI_METER_TOKENS] = input + output;
+    amounts->v[NGX_HTTP_AI_METER_INPUT] = input;
+    amounts->v[NGX_HTTP_AI_METER_OUTPUT] = output;
+    amounts->v[NGX_HTTP_AI_METER_Q_TOKENS] = input + output;
+
+    if (ctx->price == NULL) {
+        return;
+    }
+
+    cost = more ? ngx_http_ai_price_output(ctx->price, ctx->input_estimate,
+                                           output)
+                : ngx_http_ai_price_estimate(ctx->price, input, output,
+                                             ctx->images);
+
+    amounts->v[NGX_HTTP_AI_METER_Q_MONEY] = ngx_min(cost,
+                                                    NGX_HTTP_AI_LIMIT_MOST);
+}
+
+
+/* NGX_DECLINED: refused, l->refusal says by what */
+
+static ngx_int_t
+ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
+    ngx_http_ai_ticket_t *t, ngx_uint_t show)
+{
+    int64_t                    now;
+    ngx_uint_t                 i;
+    ngx_http_ai_ctx_t         *ctx;
+    ngx_http_ai_limit_e        rc;
+    ngx_http_ai_limit_zone_t  *zone;
+
+    ctx = l->ctx;
+    zone = t->zone;
+
+    if (t->limits[NGX_HTTP_AI_METER_Q_MONEY].limit >= 0
+        && ctx->price == NULL && !zone->unknown_price
+        && ctx->op != NGX_HTTP_AI_OP_COUNT_TOKENS)
+    {
+        l->unpriced = 1;
+        l->refusal.meter = NGX_HTTP_AI_METER_Q_MONEY;
+        return NGX_DECLINED;
+    }
+
+    if (t->limits[NGX_HTTP_AI_METER_Q_MONEY].limit >= 0
+        && !zone->unknown_price && !t->dry
+        && ctx->op != NGX_HTTP_AI_OP_COUNT_TOKENS)
+    {
+        ctx->need_price = 1;
+    }
+
+    ngx_http_ai_limit_amounts(ctx, l->input, l->output, &t->held);
+
+    t->held.v[NGX_HTTP_AI_METER_REQUESTS] = 1;
+    t->held.v[NGX_HTTP_AI_METER_CONCURRENT] = 1;
+    t->held.v[NGX_HTTP_AI_METER_Q_REQUESTS] = 1;
+
+    /* all of them, also those without a limit: a reaper needs to know the
+     * input */
+
+    now = ngx_http_ai_zone_now();
+    ngx_http_ai_ticket_windows(t, now);
+
+    ngx_http_ai_zone_lock(zone);
+
+    ngx_http_ai_raise_apply(zone, &t->key, t->limits, now);
+
+    for (i = 0; t->zeros >> i; i++) {
+        if ((t->zeros & ((ngx_uint_t) 1 << i)) && t->limits[i].limit == 0) {
+            /* the store would let the first one have all that there is */
+            ngx_http_ai_zone_unlock(zone);
+
+            l->forbidden = 1;
+            l->refusal.meter = i;
+            return NGX_DECLINED;
+        }
+    }
+
+    rc = ngx_http_ai_limit_reserve(zone->store, &t->key, l->id,
+                                   ngx_http_ai_zone_owner(), now,
+                                   now + l->deadline, t->limits, &t->held,
+                                   &t->hold, &l->refusal);
+
+    if (show && rc != NGX_HTTP_AI_LIMIT_FULL) {
+        ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits,
+                               t->states);
+        t->shown = 1;
+    }
+
+    ngx_http_ai_zone_unlock(zone);
+
+    switch (rc) {
+
+    case NGX_HTTP_AI_LIMIT_OK:
+    case NGX_HTTP_AI_LIMIT_REPEATED:
+        t->taken = 1;
+        ngx_http_ai_limit_granted(l, t);
+        return NGX_OK;
+
+    case NGX_HTTP_AI_LIMIT_FULL:
+        l->full = 1;
+        break;
+
+    default:
+        break;
+    }
+
+    return NGX_DECLINED;
+}
+
+
+/*
+ * An estimate above a whole limit was cut down to it: so much less output is
+ * held.
+ */
+
+static void
+ngx_http_ai_limit_granted(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t)
+{
+    int64_t                 lack, price;
+    ngx_uint_t              i;
+    ngx_http_ai_amounts_t   one;
+
+    t->output = l->output;
+
+    for (i = 0; t->meters >> i; i++) {
+
+        if (!(t->meters & ((ngx_uint_t) 1 << i))
+            || t->held.v[i] <= t->limits[i].limit)
+        {
+            continue;
+        }
+
+        lack = t->held.v[i] - t->limits[i].limit;
+        t->held.v[i] = t->limits[i].limit;
+
+        ngx_http_ai_limit_amounts(l->ctx, NGX_HTTP_AI_LIMIT_MORE, 1, &one);
+
+        if (one.v[i] == 0) {
+            continue;
+        }
+
+        price = (i == NGX_HTTP_AI_METER_Q_MONEY)
+                ? ngx_http_ai_price_rate(l->ctx->price,
+                                         l->ctx->input_estimate)
+                : 1000;
+        lack = (lack < NGX_HTTP_AI_LIMIT_MOST / 1024)
+               ? (lack * 1000 + price - 1) / price : l->output;
+
+        t->output = ngx_min(t->output, l->output - ngx_min(lack, l->output));
+    }
+}
+
+
+/* all or none: those before the one that refused get theirs back */
+
+static void
+ngx_http_ai_limit_release(ngx_http_ai_limited_t *l, ngx_uint_t show)
+{
+    int64_t                 now;
+    ngx_uint_t              i;
+    ngx_http_ai_ticket_t   *t;
+    ngx_http_ai_amounts_t   none;
+
+    ngx_memzero(&none, sizeof(ngx_http_ai_amounts_t));
+
+    now = ngx_http_ai_zone_now();
+
+    for (i = 0; i < l->n; i++) {
+        t = &l->tickets[i];
+
+        if (!t->taken) {
+            continue;
+        }
+
+        t->taken = 0;
+
+        ngx_http_ai_zone_lock(t->zone);
+
+        (void) ngx_http_ai_limit_settle(t->zone->store, &t->hold, l->id, now,
+                                        &none);
+
+        if (show) {
+            ngx_http_ai_limit_peek(t->zone->store, &t->key, now, t->limits,
+                                   t->states);
+        }
+
+        ngx_http_ai_zone_unlock(t->zone);
+    }
+}
+
+
+static void
+ngx_http_ai_limit_log(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
+    ngx_http_ai_ticket_t *t)
+{
+    ngx_uint_t  level;
+
+    if (l->full) {
+
+        /* once a minute: there may be very many */
+
+        if (t->zone->complained
+            && ngx_current_msec - t->zone->complained < 60000)
+        {
+            return;
+        }
+
+        t->zone->complained = ngx_current_msec;
+
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "ai ratelimit: zone \"%V\" is full, requests are "
+                      "refused: increase its size", &t->zone->name);
+        return;
+    }
+
+    level = (l->refusal.held && !l->unpriced && !l->forbidden)
+            ? NGX_LOG_INFO : NGX_LOG_WARN;
+
+    ngx_log_error(level, r->connection->log, 0,
+                  "ai ratelimit: %s by zone \"%V\", key \"%V\": %s%V",
+                  t->dry ? "would be refused (dry run)" : "refused",
+                  &t->zone->name, &t->key,
+                  l->unpriced ? "no price is known for " : "",
+                  l->unpriced ? &l->ctx->model
+                              : ngx_http_ai_meter_name(l->refusal.meter));
+}

@@ -1,0 +1,218 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+/*
+ * The end of a request: what it held is replaced by what it has used.  One
+ * that got no answer from any provider costs nothing, but it counts as a
+ * request of a rate.
+ */
+
+
+#include "ngx_http_ai_ratelimit.h"
+
+
+static void ngx_http_ai_settle_ticket(ngx_http_ai_limited_t *l,
+    ngx_http_ai_ticket_t *t, ngx_http_ai_amounts_t *actual, int64_t now);
+static void ngx_http_ai_settle_alert(ngx_http_ai_limited_t *l,
+    ngx_http_ai_ticket_t *t, ngx_http_ai_limit_state_t *before,
+    ngx_http_ai_limit_state_t *after);
+
+
+ngx_int_t
+ngx_http_ai_limit_settle_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
+{
+    int64_t                             now, input, output;
+    ngx_uint_t                          i;
+    ngx_http_ai_limited_t              *l;
+    ngx_http_ai_amounts_t               actual;
+    ngx_http_ai_ratelimit_main_conf_t  *rmcf;
+
+    l = ctx->ratelimit;
+
+    if (l == NULL || !l->running) {
+        return NGX_DECLINED;
+    }
+
+    ngx_queue_remove(&l->queue);
+    l->running = 0;
+
+    rmcf = ngx_http_get_module_main_conf(r, ngx_http_ai_ratelimit_module);
+
+    input = ngx_http_ai_usage_input(&ctx->usage);
+    output = ctx->usage.out;
+
+    if (ctx->usage_state == NGX_HTTP_AI_USAGE_NONE) {
+        input = 0;
+        output = 0;
+    }
+
+    input = ngx_min(ngx_max(input, 0), NGX_HTTP_AI_LIMIT_MOST / 4);
+    output = ngx_min(ngx_max(output, 0), NGX_HTTP_AI_LIMIT_MOST / 4);
+
+    ngx_http_ai_limit_amounts(ctx, input, output, &actual);
+
+    actual.v[NGX_HTTP_AI_METER_Q_MONEY] = ngx_max(ctx->cost, 0);
+    actual.v[NGX_HTTP_AI_METER_REQUESTS] = 1;
+
+    if (ctx->usage_state != NGX_HTTP_AI_USAGE_NONE
+        || ctx->error == NGX_HTTP_AI_ERR_NONE)
+    {
+        actual.v[NGX_HTTP_AI_METER_Q_REQUESTS] = 1;
+    }
+
+    now = ngx_http_ai_zone_now();
+
+    for (i = 0; i < l->n; i++) {
+        if (l->tickets[i].taken) {
+            ngx_http_ai_settle_ticket(l, &l->tickets[i], &actual, now);
+        }
+    }
+
+    ngx_http_ai_output_learn(rmcf, ctx);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_ai_settle_ticket(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
+    ngx_http_ai_amounts_t *actual, int64_t now)
+{
+    ngx_uint_t                  alert;
+    ngx_http_ai_limit_zone_t   *zone;
+    ngx_http_ai_limit_state_t   before[NGX_HTTP_AI_METER_MAX];
+    ngx_http_ai_limit_state_t   after[NGX_HTTP_AI_METER_MAX];
+
+    zone = t->zone;
+    alert = (zone->nalerts != 0);
+
+    if (alert) {
+        ngx_http_ai_ticket_windows(t, now);
+    }
+
+    ngx_http_ai_zone_lock(zone);
+
+    if (alert) {
+        ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits, before);
+    }
+
+    (void) ngx_http_ai_limit_settle(zone->store, &t->hold, l->id, now,
+                                    actual);
+
+    if (alert) {
+        ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits, after);
+    }
+
+    zone->sh->changes++;
+
+    ngx_http_ai_zone_unlock(zone);
+
+    t->taken = 0;
+
+    if (alert) {
+        ngx_http_ai_settle_alert(l, t, before, after);
+    }
+}
+
+
+/* use only grows within a window, so each threshold is passed once */
+
+static void
+ngx_http_ai_settle_alert(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
+    ngx_http_ai_limit_state_t *before, ngx_http_ai_limit_state_t *after)
+{
+    u_char                              used[64], limit[64];
+    int64_t                             threshold;
+    ngx_str_t                           u, m;
+    ngx_uint_t                          i, k;
+    ngx_http_ai_ratelimit_main_conf_t  *rmcf;
+
+    for (i = NGX_HTTP_AI_METER_Q_REQUESTS; i < NGX_HTTP_AI_METER_MAX; i++) {
+
+        if (t->limits[i].limit <= 0) {
+            continue;
+        }
+
+        for (k = t->zone->nalerts; k > 0; k--) {
+
+            threshold = t->limits[i].limit / 100 * t->zone->alerts[k - 1]
+                        + t->limits[i].limit % 100 * t->zone->alerts[k - 1]
+                          / 100;
+
+            if (before[i].used >= threshold || after[i].used < threshold) {
+                continue;
+            }
+
+            u.data = used;
+            u.len = ngx_http_ai_limit_amount(used, used + sizeof(used), i,
+                                             after[i].used)
+                    - used;
+            m.data = limit;
+            m.len = ngx_http_ai_limit_amount(limit, limit + sizeof(limit), i,
+                                             t->limits[i].limit)
+                    - limit;
+
+            ngx_log_error(NGX_LOG_WARN, l->ctx->request->connection->log, 0,
+                          "ai ratelimit: zone \"%V\", key \"%V\": %ui%% of "
+                          "the quota of %V is used, %V of %V",
+                          &t->zone->name, &t->key, t->zone->alerts[k - 1],
+                          ngx_http_ai_meter_name(i), &u, &m);
+
+            rmcf = ngx_http_get_module_main_conf(l->ctx->request,
+                                                ngx_http_ai_ratelimit_module);
+
+            if (rmcf->webhook) {
+                ngx_http_ai_alert_post(rmcf->webhook, t, i,
+                                       t->zone->alerts[k - 1], after[i].used);
+            }
+
+            /* one line for all that were passed at once */
+            break;
+        }
+    }
+}
+
+
+void
+ngx_http_ai_limit_abandon(ngx_http_ai_limited_t *l)
+{
+    int64_t                 now;
+    ngx_uint_t              i, m;
+    ngx_http_ai_ticket_t   *t;
+    ngx_http_ai_amounts_t   seen;
+
+    ngx_queue_remove(&l->queue);
+    l->running = 0;
+
+    now = ngx_http_ai_zone_now();
+
+    /* as a reaper would do it */
+
+    ngx_http_ai_limit_amounts(l->ctx, l->input, l->seen, &seen);
+
+    for (i = 0; i < l->n; i++) {
+        t = &l->tickets[i];
+
+        if (!t->taken) {
+            continue;
+        }
+
+        t->taken = 0;
+
+        for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
+            t->held.v[m] = ngx_max(t->held.v[m], seen.v[m]);
+        }
+
+        ngx_http_ai_zone_lock(t->zone);
+
+        (void) ngx_http_ai_limit_settle(t->zone->store, &t->hold, l->id, now,
+                                        &t->held);
+
+        t->zone->sh->changes++;
+
+        ngx_http_ai_zone_unlock(t->zone);
+    }
+}
