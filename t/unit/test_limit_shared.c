@@ -1439,8 +1439,8 @@ round_of(ngx_uint_t ops, ngx_uint_t *kills, ngx_uint_t *inside,
             quiet &= (i == 0);
         }
 
-        for (k = (n >= next) ? 1 + below(2) : 0; k; k--) {
-            next = n + below(200);
+        for (k = 0; n >= next && k < PROCS; k++) {
+            next += 1 + below(1400);
             i = below(PROCS);
 
             kill(pids[i], SIGKILL);
