@@ -52,13 +52,13 @@ typedef struct {
     int64_t                        n;         /* < 0: none */
     ngx_int_t                      unit;      /* ngx_http_ai_window_e;
                                                  NGX_ERROR: not written */
-} ngx_http_ai_rate_t;
+} ngx_http_ai_quantity_t;
 
 
 typedef struct {
     ngx_str_t                      text;      /* as written */
     ngx_http_complex_value_t      *value;     /* NULL: always "rate" */
-    ngx_http_ai_rate_t             rate;
+    ngx_http_ai_quantity_t             rate;
     unsigned                       set:1;
 } ngx_http_ai_amount_t;
 
@@ -211,6 +211,7 @@ typedef struct {
 
     int64_t                        input;     /* the estimate, tokens */
     int64_t                        output;
+    int64_t                        seen;      /* output counted so far */
     int64_t                        deadline;  /* ms from now */
     int64_t                        refreshed; /* when it was told last */
 
@@ -250,8 +251,8 @@ char *ngx_http_ai_limit_flags(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
  * "60r/m", "100k/m", "5m/day", "20", ""; NULL or what is wrong with it.  An
  * empty one, also "/m", is none.
  */
-const char *ngx_http_ai_rate_parse(ngx_str_t *text,
-    ngx_http_ai_meter_e meter, ngx_http_ai_rate_t *rate);
+const char *ngx_http_ai_quantity_parse(ngx_str_t *text,
+    ngx_http_ai_meter_e meter, ngx_http_ai_quantity_t *rate);
 
 /* resolves names of zones; [emerg] for what dangles */
 ngx_int_t ngx_http_ai_limit_resolve(ngx_conf_t *cf,

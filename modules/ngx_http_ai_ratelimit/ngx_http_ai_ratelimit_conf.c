@@ -122,8 +122,8 @@ ngx_http_ai_unit_name(ngx_http_ai_window_e unit)
  */
 
 const char *
-ngx_http_ai_rate_parse(ngx_str_t *text, ngx_http_ai_meter_e meter,
-    ngx_http_ai_rate_t *rate)
+ngx_http_ai_quantity_parse(ngx_str_t *text, ngx_http_ai_meter_e meter,
+    ngx_http_ai_quantity_t *rate)
 {
     u_char              *p, *last, *unit;
     int64_t              n, scale;
@@ -659,7 +659,7 @@ ngx_http_ai_zone_amount(ngx_conf_t *cf, ngx_http_ai_limit_zone_t *zone,
 
     amount->rate.unit = NGX_ERROR;
 
-    error = ngx_http_ai_rate_parse(s, meter->meter, &amount->rate);
+    error = ngx_http_ai_quantity_parse(s, meter->meter, &amount->rate);
 
     if (error == NULL && amount->rate.n < 0) {
         error = "it has no amount";

@@ -204,8 +204,9 @@ ngx_http_ai_handover_limits(ngx_http_ai_limit_zone_t *zone,
     ngx_http_ai_limit_state_t *states, int64_t now,
     ngx_http_ai_limit_t *limits)
 {
-    int64_t      start, end, off;
-    ngx_uint_t   i, unit, first;
+    int64_t                start, end, off;
+    ngx_uint_t             i, unit, first;
+    ngx_http_ai_amount_t  *amount;
 
     for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
 
@@ -215,6 +216,8 @@ ngx_http_ai_handover_limits(ngx_http_ai_limit_zone_t *zone,
         if (i < NGX_HTTP_AI_METER_Q_REQUESTS || states[i].used <= 0) {
             continue;
         }
+
+        amount = &zone->amounts[i];
 
         for (unit = NGX_HTTP_AI_WINDOW_MINUTE;
              unit <= NGX_HTTP_AI_WINDOW_MONTH;
@@ -228,13 +231,25 @@ ngx_http_ai_handover_limits(ngx_http_ai_limit_zone_t *zone,
 
             off = now + states[i].reset - end;
 
-            if (off > -NGX_HTTP_AI_HANDOVER_SLACK
-                && off < NGX_HTTP_AI_HANDOVER_SLACK)
+            if (amount->set && amount->value == NULL) {
+
+                /* the state of one in debt tells another time */
+
+                if (amount->rate.unit != (ngx_int_t) unit) {
+                    continue;
+                }
+
+            } else if (off < -NGX_HTTP_AI_HANDOVER_SLACK
+                       || off > NGX_HTTP_AI_HANDOVER_SLACK)
             {
-                limits[i].limit = NGX_HTTP_AI_LIMIT_MOST;
-                limits[i].start = start;
-                limits[i].end = end;
+                continue;
             }
+
+            limits[i].limit = NGX_HTTP_AI_LIMIT_MOST;
+            limits[i].start = start;
+            limits[i].end = end;
+
+            break;
         }
     }
 }

@@ -14,7 +14,7 @@
 static ngx_int_t ngx_http_ai_ticket_overrides(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t);
 static void ngx_http_ai_ticket_set(ngx_http_ai_ticket_t *t,
-    ngx_http_ai_meter_e meter, ngx_http_ai_rate_t *rate);
+    ngx_http_ai_meter_e meter, ngx_http_ai_quantity_t *rate);
 static void ngx_http_ai_raise_key(ngx_str_t *key, u_char *id);
 
 
@@ -32,7 +32,7 @@ ngx_http_ai_ticket_limits(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_str_t                  value;
     ngx_uint_t                 i;
     const char                *error;
-    ngx_http_ai_rate_t         rate;
+    ngx_http_ai_quantity_t         rate;
     ngx_http_ai_amount_t      *amount;
     ngx_http_ai_limit_zone_t  *zone;
 
@@ -60,7 +60,7 @@ ngx_http_ai_ticket_limits(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
         rate.unit = NGX_ERROR;
 
-        error = ngx_http_ai_rate_parse(&value, i, &rate);
+        error = ngx_http_ai_quantity_parse(&value, i, &rate);
 
         if (error) {
             ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
@@ -89,7 +89,7 @@ ngx_http_ai_ticket_limits(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
 static void
 ngx_http_ai_ticket_set(ngx_http_ai_ticket_t *t, ngx_http_ai_meter_e meter,
-    ngx_http_ai_rate_t *rate)
+    ngx_http_ai_quantity_t *rate)
 {
     ngx_http_ai_limit_t  *limit;
 
@@ -120,7 +120,7 @@ ngx_http_ai_ticket_overrides(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_str_t                 *text, value;
     ngx_uint_t                 i, n, obj, type;
     const char                *error;
-    ngx_http_ai_rate_t         rate;
+    ngx_http_ai_quantity_t         rate;
     ngx_http_ai_json_t         j;
     ngx_http_ai_json_node_t    nodes[32];
     ngx_http_ai_principal_t   *principal;
@@ -192,7 +192,7 @@ ngx_http_ai_ticket_overrides(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
             goto invalid;
         }
 
-        error = ngx_http_ai_rate_parse(&value, i, &rate);
+        error = ngx_http_ai_quantity_parse(&value, i, &rate);
 
         if (error) {
             goto invalid;

@@ -324,11 +324,8 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     t->held.v[NGX_HTTP_AI_METER_CONCURRENT] = 1;
     t->held.v[NGX_HTTP_AI_METER_Q_REQUESTS] = 1;
 
-    for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
-        if (t->limits[i].limit < 0) {
-            t->held.v[i] = 0;
-        }
-    }
+    /* all of them, also those without a limit: a reaper needs to know the
+     * input */
 
     now = ngx_http_ai_zone_now();
     ngx_http_ai_ticket_windows(t, now);

@@ -81,21 +81,13 @@ static void
 ngx_http_ai_settle_ticket(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
     ngx_http_ai_amounts_t *actual, int64_t now)
 {
-    ngx_uint_t                  i, alert;
-    ngx_http_ai_amounts_t       amounts;
+    ngx_uint_t                  alert;
     ngx_http_ai_limit_zone_t   *zone;
     ngx_http_ai_limit_state_t   before[NGX_HTTP_AI_METER_MAX];
     ngx_http_ai_limit_state_t   after[NGX_HTTP_AI_METER_MAX];
 
     zone = t->zone;
     alert = (zone->nalerts != 0);
-    amounts = *actual;
-
-    for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
-        if (t->limits[i].limit < 0) {
-            amounts.v[i] = 0;
-        }
-    }
 
     if (alert) {
         ngx_http_ai_ticket_windows(t, now);
@@ -108,7 +100,7 @@ ngx_http_ai_settle_ticket(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
     }
 
     (void) ngx_http_ai_limit_settle(zone->store, &t->hold, l->id, now,
-                                    &amounts);
+                                    actual);
 
     if (alert) {
         ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits, after);
@@ -178,14 +170,19 @@ ngx_http_ai_settle_alert(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
 void
 ngx_http_ai_limit_abandon(ngx_http_ai_limited_t *l)
 {
-    int64_t                now;
-    ngx_uint_t             i;
-    ngx_http_ai_ticket_t  *t;
+    int64_t                 now;
+    ngx_uint_t              i, m;
+    ngx_http_ai_ticket_t   *t;
+    ngx_http_ai_amounts_t   seen;
 
     ngx_queue_remove(&l->queue);
     l->running = 0;
 
     now = ngx_http_ai_zone_now();
+
+    /* as a reaper would do it */
+
+    ngx_http_ai_limit_amounts(l->ctx, l->input, l->seen, &seen);
 
     for (i = 0; i < l->n; i++) {
         t = &l->tickets[i];
@@ -195,6 +192,10 @@ ngx_http_ai_limit_abandon(ngx_http_ai_limited_t *l)
         }
 
         t->taken = 0;
+
+        for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
+            t->held.v[m] = ngx_max(t->held.v[m], seen.v[m]);
+        }
 
         ngx_http_ai_zone_lock(t->zone);
 

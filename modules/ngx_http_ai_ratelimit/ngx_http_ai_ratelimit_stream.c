@@ -95,6 +95,7 @@ ngx_http_ai_limit_observer(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     }
 
     output = ngx_http_ai_tokens_round(counted);
+    l->seen = output;
     watch = NGX_HTTP_AI_WATCH_NEVER;
 
     for (i = 0; i < l->n; i++) {
@@ -148,7 +149,7 @@ ngx_http_ai_limit_more(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 {
     int64_t                      lack, room;
     ngx_http_ai_amounts_t        amounts;
-    ngx_http_ai_limit_refusal_t  refusal;
+    ngx_http_ai_limit_refusal_t  refusal, other;
 
     lack = output - t->output;
 
@@ -166,7 +167,11 @@ ngx_http_ai_limit_more(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
     /* not a whole step, but perhaps just what was made */
 
+    other = refusal;
+
     if (ngx_http_ai_limit_topup_by(l, t, lack, &refusal) == NGX_OK) {
+
+        refusal = other;
 
         /* ... and all that is left, to ask less often */
 
@@ -178,7 +183,7 @@ ngx_http_ai_limit_more(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
             room = refusal.state.remaining / amounts.v[refusal.meter] - lack;
 
             if (room > 0) {
-                (void) ngx_http_ai_limit_topup_by(l, t, room, &refusal);
+                (void) ngx_http_ai_limit_topup_by(l, t, room, &other);
             }
         }
 
@@ -217,12 +222,6 @@ ngx_http_ai_limit_topup_by(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
     ngx_memzero(refusal, sizeof(ngx_http_ai_limit_refusal_t));
 
     ngx_http_ai_limit_amounts(l->ctx, 0, output, &amounts);
-
-    for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
-        if (t->limits[i].limit < 0) {
-            amounts.v[i] = 0;
-        }
-    }
 
     now = ngx_http_ai_zone_now();
     ngx_http_ai_ticket_windows(t, now);

@@ -229,7 +229,7 @@ ngx_http_ai_view_raise(ngx_http_request_t *r, ngx_http_ai_limit_zone_t *zone,
     ngx_int_t                  rc, time;
     ngx_str_t                  value, text;
     const char                *wrong;
-    ngx_http_ai_rate_t         rate;
+    ngx_http_ai_quantity_t         rate;
     ngx_http_ai_meter_name_t  *m;
 
     if (ngx_http_ai_view_arg(r, "meter", &value) != NGX_OK) {
@@ -258,7 +258,7 @@ ngx_http_ai_view_raise(ngx_http_request_t *r, ngx_http_ai_limit_zone_t *zone,
     }
 
     rate.unit = NGX_HTTP_AI_WINDOW_DAY;
-    wrong = ngx_http_ai_rate_parse(&text, m->meter, &rate);
+    wrong = ngx_http_ai_quantity_parse(&text, m->meter, &rate);
 
     if (wrong || rate.n < 0) {
         *error = "the \"amount\" is no number";
