@@ -97,7 +97,7 @@ static void ngx_http_ai_lease_cleanup(void *data);
 static void ngx_http_ai_lease_resume(ngx_http_ai_waiter_t *w,
     ngx_uint_t failed);
 static void ngx_http_ai_lease_prefetch(ngx_http_ai_limit_zone_t *zone,
-    ngx_http_ai_lease_t *le, int64_t now);
+    ngx_http_ai_lease_t *le, int64_t now, ngx_http_ai_amounts_t *amounts);
 static void ngx_http_ai_lease_keep(ngx_http_ai_limit_zone_t *zone,
     ngx_http_ai_lease_t *le);
 static ngx_uint_t ngx_http_ai_lease_tend(ngx_http_ai_limit_zone_t *zone,
@@ -316,7 +316,7 @@ ngx_http_ai_lease_try(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     if (e == NGX_HTTP_AI_LIMIT_OK || e == NGX_HTTP_AI_LIMIT_REPEATED) {
         rc = NGX_OK;
         ngx_http_ai_lease_keep(zone, le);
-        ngx_http_ai_lease_prefetch(zone, le, now);
+        ngx_http_ai_lease_prefetch(zone, le, now, &t->cut);
 
     } else if (e == NGX_HTTP_AI_LIMIT_FULL) {
         l->full = 1;
@@ -578,7 +578,7 @@ ngx_http_ai_lease_topup(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
     if (e == NGX_HTTP_AI_LIMIT_OK && !lacks) {
         rc = NGX_OK;
         ngx_http_ai_lease_keep(zone, le);
-        ngx_http_ai_lease_prefetch(zone, le, now);
+        ngx_http_ai_lease_prefetch(zone, le, now, amounts);
     }
 
 done:
@@ -607,7 +607,7 @@ ngx_http_ai_lease_touch(ngx_http_ai_limit_zone_t *zone, ngx_str_t *key)
 
 static void
 ngx_http_ai_lease_prefetch(ngx_http_ai_limit_zone_t *zone,
-    ngx_http_ai_lease_t *le, int64_t now)
+    ngx_http_ai_lease_t *le, int64_t now, ngx_http_ai_amounts_t *amounts)
 {
     ngx_str_t                   key;
     ngx_uint_t                  i;
@@ -629,10 +629,10 @@ ngx_http_ai_lease_prefetch(ngx_http_ai_limit_zone_t *zone,
     for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
         m = &le->m[i];
 
-        /* who came alone and long after the last one need not hurry */
+        /* not for one that came alone, or long after the last one */
 
-        if (m->limit < 0 || m->free < 4
-            || ngx_current_msec - m->given > 1000)
+        if (m->limit < 0 || m->free < 4 || m->chunk < 4 * amounts->v[i]
+            || amounts->v[i] == 0 || ngx_current_msec - m->given > 1000)
         {
             continue;
         }

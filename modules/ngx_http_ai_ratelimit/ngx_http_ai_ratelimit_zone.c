@@ -108,6 +108,8 @@ ngx_http_ai_zone_init(ngx_shm_zone_t *shm_zone, void *data)
         goto nomem;
     }
 
+    zone->sh = sh;
+
     if (zone->redis_name.len && ngx_http_ai_lease_init(zone) != NGX_OK) {
         goto nomem;
     }
@@ -144,7 +146,6 @@ ngx_http_ai_zone_init(ngx_shm_zone_t *shm_zone, void *data)
                 ^ (uint64_t) ngx_random();
 
     shpool->data = sh;
-    zone->sh = sh;
     zone->store = ngx_http_ai_limit_store_init(sh->block, size,
                                                NGX_HTTP_AI_LIMIT_KEY_MAX);
     if (zone->store == NULL) {
