@@ -323,7 +323,8 @@ $local->wait_for(sub {
 is(ask($local, 'much', 'up')->{status}, 200, 'on_error local: Redis answers');
 
 for my $case ([ 'stopped', sub { $redis->stop }, sub { $redis->cont } ],
-              [ '+200 ms', sub { $slow->delay(0.2) }, sub { $slow->delay(0) } ],
+              [ '+200 ms', sub { $slow->delay(0.2) },
+                sub { $slow->delay(0) } ],
               [ '+5 s', sub { $slow->delay(5) }, sub { $slow->delay(0) } ])
 {
     my ($name, $break, $heal) = @$case;

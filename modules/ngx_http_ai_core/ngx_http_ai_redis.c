@@ -790,6 +790,8 @@ ngx_http_ai_redis_info(ngx_http_ai_redis_conn_t *rc, ngx_str_t *text)
     if (redis->replid.len
         && ngx_memcmp(redis->replid_data, p, sizeof(redis->replid_data)) != 0)
     {
+        redis->status.histories++;
+
         ngx_log_error(NGX_LOG_NOTICE, &rc->log, 0,
                       "ai redis: redis \"%V\" (%V) has another history than "
                       "before: it was restarted or replaced",

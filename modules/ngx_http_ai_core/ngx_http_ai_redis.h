@@ -71,6 +71,8 @@ typedef struct {
     ngx_uint_t                 timeouts;
     ngx_uint_t                 commands;
     ngx_uint_t                 pending;
+    ngx_uint_t                 histories; /* how often it came back with data
+                                             that may not be the last */
 } ngx_http_ai_redis_status_t;
 
 

@@ -186,6 +186,4 @@ void ngx_http_ai_redis_lost(ngx_http_ai_redis_t *redis, ngx_queue_t *list);
 ngx_int_t ngx_http_ai_redis_shared(ngx_conf_t *cf);
 
 
-
-
 #endif /* _NGX_HTTP_AI_REDIS_CTX_H_INCLUDED_ */

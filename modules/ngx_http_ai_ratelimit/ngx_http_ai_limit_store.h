@@ -83,7 +83,7 @@ typedef struct {
     int64_t                    limit;     /* as given; -1: none */
     int64_t                    used;      /* windows: settled (may exceed the
                                              limit: debt); rates: what is not
-                                             there of the burst, but for held */
+                                             there of the burst, but held */
     int64_t                    held;      /* rates: as far as it has not come
                                              back, requests: 0 */
     int64_t                    remaining; /* never below 0 */

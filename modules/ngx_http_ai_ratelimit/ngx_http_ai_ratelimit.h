@@ -121,6 +121,8 @@ typedef struct {
     ngx_http_ai_redis_t           *redis;     /* NULL: none */
     ngx_uint_t                     nodes;     /* while nobody can tell */
     ngx_array_t                   *kept;      /* leases of the worker */
+    ngx_uint_t                     tended;
+    ngx_uint_t                     histories; /* of Redis */
 
     ngx_shm_zone_t                *shm_zone;
     ngx_slab_pool_t               *shpool;

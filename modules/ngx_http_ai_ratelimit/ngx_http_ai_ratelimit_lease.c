@@ -14,7 +14,6 @@
 #include "ngx_http_ai_ratelimit_lease.h"
 
 
-static ngx_uint_t ngx_http_ai_lease_valid(ngx_http_ai_lease_t *le);
 static int64_t ngx_http_ai_lease_share(ngx_http_ai_limit_zone_t *zone,
     ngx_http_ai_lease_t *le, int64_t limit);
 
@@ -188,7 +187,7 @@ ngx_http_ai_lease_adopt(ngx_http_ai_limit_zone_t *zone,
 
 /* slots and tokens that are not spent are lost with the lease */
 
-static ngx_uint_t
+ngx_uint_t
 ngx_http_ai_lease_valid(ngx_http_ai_lease_t *le)
 {
     return le->known
@@ -433,7 +432,11 @@ ngx_http_ai_lease_states(ngx_http_ai_limit_zone_t *zone, ngx_str_t *key,
                        : 0;
 
         } else if (ngx_http_ai_is_window(i)) {
-            s->used += m->used - m->told;
+
+            if (m->told >= 0) {
+                s->used += m->used - m->told;
+            }
+
             rest = ngx_min(rest, m->limit);
             s->reset = ngx_max(m->end - now, 0);
 

@@ -77,6 +77,16 @@ typedef struct {
 } ngx_http_ai_lease_t;
 
 
+typedef enum {
+    NGX_HTTP_AI_ASK_MORE = 0,         /* a grant */
+    NGX_HTTP_AI_ASK_TELL,             /* tells what is used, renews */
+    NGX_HTTP_AI_ASK_RETURN            /* gives back what is not used */
+} ngx_http_ai_ask_e;
+
+
+typedef struct ngx_http_ai_ask_s  ngx_http_ai_ask_t;
+
+
 /* ngx_http_ai_ratelimit_lease.c; all of it under the zone's lock */
 
 /* room for leases in the zone's memory, before the store takes the rest */
@@ -85,6 +95,9 @@ ngx_int_t ngx_http_ai_lease_init(ngx_http_ai_limit_zone_t *zone);
 /* NULL: there is none (or, with create, no room) */
 ngx_http_ai_lease_t *ngx_http_ai_lease_get(ngx_http_ai_limit_zone_t *zone,
     ngx_str_t *key, ngx_uint_t create);
+
+/* is what was granted for a time still this node's? */
+ngx_uint_t ngx_http_ai_lease_valid(ngx_http_ai_lease_t *le);
 
 /* takes over what is asked for now */
 void ngx_http_ai_lease_adopt(ngx_http_ai_limit_zone_t *zone,
@@ -118,8 +131,6 @@ ngx_uint_t ngx_http_ai_lease_empty(ngx_http_ai_lease_t *le);
 ngx_int_t ngx_http_ai_lease_configure(ngx_conf_t *cf,
     ngx_http_ai_ratelimit_main_conf_t *rmcf);
 void ngx_http_ai_lease_start(ngx_http_ai_ratelimit_main_conf_t *rmcf);
-void ngx_http_ai_lease_tick(ngx_http_ai_limit_zone_t *zone);
-void ngx_http_ai_lease_stop(ngx_http_ai_ratelimit_main_conf_t *rmcf);
 
 /* as ngx_http_ai_limit_take(); NGX_AGAIN: it waits for a grant */
 ngx_int_t ngx_http_ai_lease_take(ngx_http_request_t *r,
@@ -131,6 +142,33 @@ ngx_int_t ngx_http_ai_lease_topup(ngx_http_ai_limited_t *l,
 
 /* under the lock: something of the key was settled */
 void ngx_http_ai_lease_touch(ngx_http_ai_limit_zone_t *zone, ngx_str_t *key);
+
+/*
+ * Under the lock.  NGX_DECLINED: Redis cannot be asked.  An operation of
+ * another worker is waited for (with ret), or is enough (without).
+ */
+ngx_int_t ngx_http_ai_lease_ask(ngx_http_ai_limit_zone_t *zone,
+    ngx_http_ai_lease_t *le, ngx_http_ai_ask_e what,
+    ngx_http_ai_amounts_t *need, ngx_http_ai_ask_t **ret);
+
+void ngx_http_ai_lease_status(ngx_http_ai_limit_zone_t *zone,
+    ngx_http_ai_redis_status_t *status);
+
+/* the worker ends: requests are not resumed any more */
+void ngx_http_ai_lease_drop(void);
+
+
+/* ngx_http_ai_ratelimit_tend.c */
+
+/* under the lock: this worker looks after it from now on */
+void ngx_http_ai_lease_keep(ngx_http_ai_limit_zone_t *zone,
+    ngx_http_ai_lease_t *le);
+
+void ngx_http_ai_lease_tick(ngx_http_ai_limit_zone_t *zone);
+
+/* of the client of Redis, before the process ends */
+void ngx_http_ai_lease_exit(ngx_cycle_t *cycle);
+void ngx_http_ai_lease_stop(ngx_http_ai_ratelimit_main_conf_t *rmcf);
 
 
 #endif /* _NGX_HTTP_AI_RATELIMIT_LEASE_H_INCLUDED_ */

@@ -18,23 +18,10 @@
 /* ms between looks at an operation of another worker */
 #define NGX_HTTP_AI_LEASE_POLL   2
 
-/* operations of a worker that one call of its timer begins */
-#define NGX_HTTP_AI_LEASE_BATCH  512
-
-/* leases that are looked at for one whose keeper is gone, in a second */
-#define NGX_HTTP_AI_LEASE_SCAN   4096
-
 #define NGX_HTTP_AI_LEASE_TEXT   1024
 
 
-typedef enum {
-    NGX_HTTP_AI_ASK_MORE = 0,         /* a grant */
-    NGX_HTTP_AI_ASK_TELL,             /* tells what is used, renews */
-    NGX_HTTP_AI_ASK_RETURN            /* gives back what is not used */
-} ngx_http_ai_ask_e;
-
-
-typedef struct {
+struct ngx_http_ai_ask_s {
     ngx_queue_t                    queue;     /* of the worker */
     ngx_http_ai_limit_zone_t      *zone;
     ngx_str_t                      key;
@@ -49,7 +36,7 @@ typedef struct {
     int64_t                        start[NGX_HTTP_AI_METER_MAX];
     int64_t                        told[NGX_HTTP_AI_METER_MAX];
     unsigned                       returns:1;
-} ngx_http_ai_ask_t;
+};
 
 
 struct ngx_http_ai_waiter_s {
@@ -77,9 +64,6 @@ static ngx_int_t ngx_http_ai_lease_away(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t, ngx_uint_t show);
 static ngx_http_ai_redis_on_error_e ngx_http_ai_lease_policy(
     ngx_http_ai_limit_zone_t *zone);
-static ngx_int_t ngx_http_ai_lease_ask(ngx_http_ai_limit_zone_t *zone,
-    ngx_http_ai_lease_t *le, ngx_http_ai_ask_e what,
-    ngx_http_ai_amounts_t *need, ngx_http_ai_ask_t **ret);
 static ngx_http_ai_ask_t *ngx_http_ai_lease_running(
     ngx_http_ai_limit_zone_t *zone, ngx_str_t *key);
 static u_char *ngx_http_ai_lease_words(u_char *p, ngx_http_ai_ask_t *ask,
@@ -98,12 +82,6 @@ static void ngx_http_ai_lease_resume(ngx_http_ai_waiter_t *w,
     ngx_uint_t failed);
 static void ngx_http_ai_lease_prefetch(ngx_http_ai_limit_zone_t *zone,
     ngx_http_ai_lease_t *le, int64_t now, ngx_http_ai_amounts_t *amounts);
-static void ngx_http_ai_lease_keep(ngx_http_ai_limit_zone_t *zone,
-    ngx_http_ai_lease_t *le);
-static ngx_uint_t ngx_http_ai_lease_tend(ngx_http_ai_limit_zone_t *zone,
-    ngx_http_ai_lease_t *le, int64_t now);
-static void ngx_http_ai_lease_exit(ngx_cycle_t *cycle);
-static ngx_uint_t ngx_http_ai_lease_last(ngx_http_ai_limit_zone_t *zone);
 
 
 static ngx_queue_t              ngx_http_ai_asks;
@@ -671,12 +649,15 @@ ngx_http_ai_lease_running(ngx_http_ai_limit_zone_t *zone, ngx_str_t *key)
 }
 
 
-/*
- * Under the lock.  NGX_DECLINED: Redis cannot be asked.  An operation of
- * another worker is waited for (with ret), or is enough (without).
- */
+void
+ngx_http_ai_lease_status(ngx_http_ai_limit_zone_t *zone,
+    ngx_http_ai_redis_status_t *status)
+{
+    ngx_http_ai_lease_api->redis_status(zone->redis, status);
+}
 
-static ngx_int_t
+
+ngx_int_t
 ngx_http_ai_lease_ask(ngx_http_ai_limit_zone_t *zone,
     ngx_http_ai_lease_t *le, ngx_http_ai_ask_e what,
     ngx_http_ai_amounts_t *need, ngx_http_ai_ask_t **ret)
@@ -865,6 +846,11 @@ ngx_http_ai_lease_words(u_char *p, ngx_http_ai_ask_t *ask,
 
         if (i == NGX_HTTP_AI_METER_CONCURRENT) {
 
+            if (!ngx_http_ai_lease_valid(le)) {
+                have = own;
+                m->granted = own;
+            }
+
             if (what == NGX_HTTP_AI_ASK_RETURN) {
                 want = own;
                 m->granted = ngx_min(m->granted, own);
@@ -873,8 +859,9 @@ ngx_http_ai_lease_words(u_char *p, ngx_http_ai_ask_t *ask,
                 want = ngx_max(have, own + want);
             }
 
-            p = ngx_sprintf(p, " s %ui %L %L %L %L", i, m->limit,
-                            ngx_max(have, own), own + (need ? need->v[i] : 0),
+            p = ngx_sprintf(p, " s %ui %L %L %L %L %L", i, m->limit,
+                            ngx_max(have, own), own,
+                            own + (need ? need->v[i] : 0),
                             ngx_max(want, own));
             continue;
         }
@@ -886,6 +873,9 @@ ngx_http_ai_lease_words(u_char *p, ngx_http_ai_ask_t *ask,
         if (what == NGX_HTTP_AI_ASK_RETURN) {
             want = own;
             m->granted = own;
+
+            /* should it get lost, it is told again */
+            m->told = -1;
 
         } else {
             m->granted = have;
@@ -1176,250 +1166,39 @@ ngx_http_ai_lease_poll(ngx_event_t *ev)
 }
 
 
-/* this worker looks after it from now on */
-
-static void
-ngx_http_ai_lease_keep(ngx_http_ai_limit_zone_t *zone,
-    ngx_http_ai_lease_t *le)
-{
-    uint32_t  *index;
-
-    if (le->keeper) {
-        return;
-    }
-
-    if (zone->kept == NULL) {
-        zone->kept = ngx_array_create(ngx_cycle->pool, 64, sizeof(uint32_t));
-        if (zone->kept == NULL) {
-            return;
-        }
-    }
-
-    index = ngx_array_push(zone->kept);
-    if (index == NULL) {
-        return;
-    }
-
-    *index = le - (ngx_http_ai_lease_t *) zone->sh->leases;
-    le->keeper = ngx_http_ai_zone_owner();
-}
-
-
-/* each second: of leases of this worker, and some whose keeper is gone */
-
 void
-ngx_http_ai_lease_tick(ngx_http_ai_limit_zone_t *zone)
+ngx_http_ai_lease_drop(void)
 {
-    int64_t               now;
-    uint32_t             *index;
-    ngx_uint_t            i, n, done;
-    ngx_http_ai_lease_t  *le, *all;
+    ngx_queue_t           *q;
+    ngx_http_ai_ask_t     *ask;
+    ngx_http_ai_waiter_t  *w;
 
-    all = zone->sh->leases;
-    now = ngx_http_ai_zone_now();
-    done = 0;
+    while (!ngx_queue_empty(&ngx_http_ai_asks)) {
+        q = ngx_queue_head(&ngx_http_ai_asks);
+        ask = ngx_queue_data(q, ngx_http_ai_ask_t, queue);
 
-    /* the lock is taken for some of them at a time */
+        ngx_queue_remove(q);
 
-    for (i = 0; zone->kept && i < zone->kept->nelts; /* void */) {
-
-        ngx_http_ai_zone_lock(zone);
-
-        for (n = 0; n < 64 && i < zone->kept->nelts; n++) {
-            index = zone->kept->elts;
-            le = &all[index[i]];
-
-            if (le->len == 0 || le->keeper != ngx_http_ai_zone_owner()
-                || (done < NGX_HTTP_AI_LEASE_BATCH
-                    && ngx_http_ai_lease_tend(zone, le, now) == 0))
-            {
-                if (le->keeper == ngx_http_ai_zone_owner()) {
-                    le->keeper = 0;
-                }
-
-                index[i] = index[--zone->kept->nelts];
-                continue;
-            }
-
-            done++;
-            i++;
+        if (ask->op) {
+            ngx_http_ai_lease_api->redis_cancel(ask->op);
         }
 
-        ngx_http_ai_zone_unlock(zone);
-    }
-
-    ngx_http_ai_zone_lock(zone);
-
-    for (n = 0; n < ngx_min(NGX_HTTP_AI_LEASE_SCAN, zone->sh->nleases); n++) {
-
-        le = &all[zone->sh->scanned++ % zone->sh->nleases];
-
-        if (le->len == 0
-            || (le->keeper == 0 && ngx_http_ai_lease_empty(le))
-            || (le->keeper && ngx_http_ai_zone_living(zone, le->keeper)))
-        {
-            continue;
+        if (ask->timer.timer_set) {
+            ngx_del_timer(&ask->timer);
         }
 
-        le->keeper = 0;
-        ngx_http_ai_lease_keep(zone, le);
-    }
+        while (!ngx_queue_empty(&ask->waiters)) {
+            q = ngx_queue_head(&ask->waiters);
+            w = ngx_queue_data(q, ngx_http_ai_waiter_t, queue);
 
-    ngx_http_ai_zone_unlock(zone);
-}
+            ngx_queue_remove(q);
+            w->ask = NULL;
 
-
-/* 0: nothing is left to be done for it */
-
-static ngx_uint_t
-ngx_http_ai_lease_tend(ngx_http_ai_limit_zone_t *zone,
-    ngx_http_ai_lease_t *le, int64_t now)
-{
-    ngx_str_t                   key;
-    ngx_uint_t                  i, held, own, told;
-    ngx_msec_t                  idle;
-    ngx_http_ai_limit_t         limits[NGX_HTTP_AI_METER_MAX];
-    ngx_http_ai_lease_meter_t  *m;
-    ngx_http_ai_limit_state_t   states[NGX_HTTP_AI_METER_MAX];
-
-    if (le->busy && (ngx_msec_int_t) (le->until - ngx_current_msec) > 0) {
-        return 1;
-    }
-
-    idle = ngx_current_msec - le->touched;
-
-    key.data = le->key;
-    key.len = le->len;
-
-    ngx_http_ai_lease_limits(zone, le, limits, 0);
-    ngx_http_ai_limit_peek(zone->store, &key, now, limits, states);
-
-    held = 0;           /* of running requests */
-    own = 0;            /* not used, or to be renewed */
-    told = 1;
-
-    for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
-        m = &le->m[i];
-
-        if (m->limit < 0) {
-            continue;
-        }
-
-        if (i > NGX_HTTP_AI_METER_CONCURRENT) {
-
-            if (now >= m->end) {
-                continue;
-            }
-
-            if (m->told != states[i].used) {
-                told = 0;
+            if (w->timer.timer_set) {
+                ngx_del_timer(&w->timer);
             }
         }
 
-        if (i != NGX_HTTP_AI_METER_REQUESTS && states[i].held) {
-            held = 1;
-        }
-
-        if (i < NGX_HTTP_AI_METER_CONCURRENT) {
-
-            /* use is told by what is not spent, and begins again */
-
-            own |= (m->granted || m->debit || states[i].used);
-
-        } else {
-            own |= (m->granted != states[i].used + states[i].held
-                    || states[i].held);
-        }
+        ngx_free(ask);
     }
-
-    if (idle > NGX_HTTP_AI_LEASE_IDLE && !held) {
-
-        if (!own && told) {
-            return 0;
-        }
-
-        (void) ngx_http_ai_lease_ask(zone, le, NGX_HTTP_AI_ASK_RETURN, NULL,
-                                     NULL);
-        return 1;
-    }
-
-    if (!told
-        || (own && ngx_current_msec - le->synced > NGX_HTTP_AI_LEASE_RENEW))
-    {
-        (void) ngx_http_ai_lease_ask(zone, le, NGX_HTTP_AI_ASK_TELL, NULL,
-                                     NULL);
-    }
-
-    return 1;
-}
-
-
-/* the last worker of a node gives back what nobody will use there */
-
-static void
-ngx_http_ai_lease_exit(ngx_cycle_t *cycle)
-{
-    ngx_http_ai_ratelimit_main_conf_t  *rmcf;
-
-    rmcf = ngx_http_cycle_get_module_main_conf(cycle,
-                                               ngx_http_ai_ratelimit_module);
-
-    /* it calls ngx_http_ai_lease_stop() */
-
-    ngx_http_ai_zone_stop(cycle, rmcf);
-}
-
-
-void
-ngx_http_ai_lease_stop(ngx_http_ai_ratelimit_main_conf_t *rmcf)
-{
-    ngx_uint_t                  i, k;
-    ngx_http_ai_lease_t        *le;
-    ngx_http_ai_limit_zone_t  **zone;
-
-    zone = rmcf->zones.elts;
-
-    for (i = 0; i < rmcf->zones.nelts; i++) {
-
-        if (zone[i]->redis == NULL) {
-            continue;
-        }
-
-        ngx_http_ai_zone_lock(zone[i]);
-
-        if (ngx_http_ai_lease_last(zone[i])) {
-            le = zone[i]->sh->leases;
-
-            for (k = 0; k < zone[i]->sh->nleases; k++, le++) {
-                if (le->len && !ngx_http_ai_lease_empty(le)) {
-                    le->busy = 0;
-                    (void) ngx_http_ai_lease_ask(zone[i], le,
-                                                 NGX_HTTP_AI_ASK_RETURN, NULL,
-                                                 NULL);
-                }
-            }
-        }
-
-        ngx_http_ai_zone_unlock(zone[i]);
-    }
-}
-
-
-static ngx_uint_t
-ngx_http_ai_lease_last(ngx_http_ai_limit_zone_t *zone)
-{
-    ngx_uint_t             i;
-    ngx_http_ai_worker_t  *w;
-
-    w = zone->sh->workers;
-
-    for (i = 0; i < NGX_HTTP_AI_LIMIT_WORKERS; i++) {
-        if (w[i].owner && w[i].owner != ngx_http_ai_zone_owner()
-            && ngx_http_ai_zone_living(zone, w[i].owner))
-        {
-            return 0;
-        }
-    }
-
-    return 1;
 }

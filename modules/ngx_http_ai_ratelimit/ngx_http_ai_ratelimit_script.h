@@ -16,7 +16,7 @@
  * ARGV[1]    words: node, number of the operation, lease in ms, then of each
  *            meter
  *                r meter limit period burst unspent debit need want
- *                s meter limit have need want
+ *                s meter limit have held need want
  *                w meter key start end limit have used need want
  *
  * need and want are more for rates, and sums for the others; a want below
@@ -47,7 +47,7 @@
     "local t=redis.call('TIME')\n"                                            \
     "local now=t[1]*1000+math.floor(t[2]/1000)\n"                             \
     "local n,lease=nx(),nx()\n"                                               \
-    "local h,nodes,gone,live={},{},{},1\n"                                    \
+    "local h,nodes,gone,live,fresh={},{},{},1,false\n"                        \
     "local all=redis.call('HGETALL',b)\n"                                     \
     "for k=1,#all,2 do h[all[k]]=all[k+1] end\n"                              \
     "for k,v in pairs(h) do\n"                                                \
@@ -56,6 +56,7 @@
     "  if id==me then\n"                                                      \
     "   if f[1]==n then return h['r:'..me] end\n"                             \
     "   if f[1]>n then return '0' end\n"                                      \
+    "   fresh=f[2]>now\n"                                                     \
     "  elseif f[2]>now then nodes[#nodes+1]=f live=live+1\n"                  \
     "  elseif f[2]<now-600000 then gone[#gone+1]=k gone[#gone+1]='r:'..id\n"  \
     "  end\n"                                                                 \
@@ -106,9 +107,10 @@
     "  ttl=math.max(ttl,now+math.ceil((cap-L)*period/limit)+2*lease)\n"       \
     "  say(m,give,L,wait,0)\n"                                                \
     " elseif kind=='s' then\n"                                                \
-    "  local limit,g,need,want=nx(),nx(),nx(),nx()\n"                         \
+    "  local limit,g,held,need,want=nx(),nx(),nx(),nx(),nx()\n"               \
     "  local S=0\n"                                                           \
     "  for _,f in ipairs(nodes) do S=S+f[3] end\n"                            \
+    "  if not fresh then g=math.max(held,math.min(g,limit-S)) end\n"          \
     "  if want<g then g=want\n"                                               \
     "  else g=g+more(limit-S-g,math.max(need-g,0),want-g) end\n"              \
     "  mine[3]=g\n"                                                           \
