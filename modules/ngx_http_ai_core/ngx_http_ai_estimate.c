@@ -10,10 +10,15 @@
 #include "ngx_http_ai_core_module.h"
 
 
+/* bytes of text that are counted; of more the rest is inferred */
+#define NGX_HTTP_AI_ESTIMATE_MAX  16384
+
+
 int64_t
 ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx)
 {
-    uint64_t                  sum;
+    size_t                    len;
+    uint64_t                  sum, n, tokens, counted, left;
     ngx_uint_t                i;
     ngx_http_ai_json_t       *j;
     ngx_http_ai_error_t       err;
@@ -49,6 +54,9 @@ ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx)
     }
 
     sum = 0;
+    tokens = 0;
+    counted = 0;
+    left = 0;
 
     for (i = 0; i < j->nnodes; i++) {
         node = &j->nodes[i];
@@ -72,7 +80,26 @@ ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx)
             continue;
         }
 
-        sum += ngx_http_ai_tokens_raw(node->start, node->len);
+        len = node->len;
+
+        if (ctx->op != NGX_HTTP_AI_OP_COUNT_TOKENS) {
+            len = ngx_min(len, NGX_HTTP_AI_ESTIMATE_MAX - counted);
+            left += node->len - len;
+        }
+
+        if (len) {
+            n = ngx_http_ai_tokens_raw(node->start, len);
+
+            sum += n;
+            tokens += n;
+            counted += len;
+        }
+    }
+
+    /* the rest is like what was counted of it */
+
+    if (left) {
+        sum += left * (tokens * 1000 / counted) / 1000;
     }
 
     ctx->input_estimate = ngx_http_ai_tokens_round(sum);

@@ -86,6 +86,8 @@ typedef struct {
     int64_t                    now;       /* by the wall clock */
     int64_t                    seq;
     int64_t                    input;
+    int64_t                    last_seq;
+    int64_t                    last[NGX_HTTP_AI_LIMIT_RATES];
     ngx_http_ai_amounts_t      amounts;
 
     /* written without the lock, with the serial in the upper 16 bits */
@@ -177,13 +179,63 @@ ngx_http_ai_limit_slot(ngx_http_ai_limit_store_t *st, uint32_t i)
 }
 
 
-/* changes; pieces are of 4 bytes or of whole 8 */
+/*
+ * The largest change keeps less than half of what there is room for: a head,
+ * a hold, a key with all its meters, and links of neighbours.  Inline, as most
+ * sizes are constants.
+ */
 
-void ngx_http_ai_limit_keep(ngx_http_ai_limit_store_t *st, void *p,
-    size_t size);
-void ngx_http_ai_limit_keep_meter(ngx_http_ai_limit_store_t *st,
-    ngx_http_ai_meters_t *meters, ngx_uint_t m);
-void ngx_http_ai_limit_commit(ngx_http_ai_limit_store_t *st);
+static ngx_inline void
+ngx_http_ai_limit_keep(ngx_http_ai_limit_store_t *st, void *p, size_t size)
+{
+    u_char    *to;
+    uint64_t   entry, n;
+
+    n = (size + 7) & ~(size_t) 7;
+
+    if (st->nundo + n + sizeof(uint64_t) > NGX_HTTP_AI_LIMIT_UNDO) {
+        return;
+    }
+
+    to = st->undo + st->nundo;
+    entry = (uint64_t) ((u_char *) p - (u_char *) st) << 16 | size;
+
+    ngx_memcpy(to, p, size);
+    ngx_memcpy(to + n, &entry, sizeof(uint64_t));
+
+    ngx_http_ai_limit_barrier();
+    st->nundo += n + sizeof(uint64_t);
+    ngx_http_ai_limit_barrier();
+}
+
+
+static ngx_inline void
+ngx_http_ai_limit_commit(ngx_http_ai_limit_store_t *st)
+{
+    ngx_http_ai_limit_barrier();
+    st->nundo = 0;
+    ngx_http_ai_limit_barrier();
+}
+
+
+static ngx_inline void
+ngx_http_ai_limit_keep_meter(ngx_http_ai_limit_store_t *st,
+    ngx_http_ai_meters_t *meters, ngx_uint_t m)
+{
+    if (ngx_http_ai_meter_is_rate(m)) {
+        ngx_http_ai_limit_keep(st, &meters->rates[m],
+                               sizeof(ngx_http_ai_rate_t));
+
+    } else if (ngx_http_ai_meter_is_window(m)) {
+        ngx_http_ai_limit_keep(st, ngx_http_ai_meter_window(meters, m),
+                               sizeof(ngx_http_ai_calendar_t));
+
+    } else {
+        ngx_http_ai_limit_keep(st, &meters->slots,
+                               sizeof(ngx_http_ai_slots_t));
+    }
+}
+
 
 uint64_t ngx_http_ai_limit_hash(uint64_t *seed, u_char *p, size_t len);
 

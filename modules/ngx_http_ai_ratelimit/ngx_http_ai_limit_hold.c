@@ -25,6 +25,8 @@ static ngx_int_t ngx_http_ai_limit_allowed(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_meters_t *meters, ngx_http_ai_limit_t *limits,
     ngx_http_ai_amounts_t *amounts, ngx_uint_t whole, int64_t now,
     ngx_http_ai_limit_refusal_t *refusal);
+static uint32_t ngx_http_ai_limit_chain(ngx_http_ai_limit_store_t *st,
+    u_char *id);
 static uint32_t ngx_http_ai_limit_running(ngx_http_ai_limit_store_t *st,
     uint32_t key, u_char *id, uint32_t hash);
 static ngx_int_t ngx_http_ai_limit_space(ngx_http_ai_limit_store_t *st);
@@ -44,6 +46,8 @@ static ngx_http_ai_limit_e ngx_http_ai_limit_correct(
     ngx_http_ai_amounts_t *actual);
 static void ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st,
     uint32_t i, int64_t now, ngx_http_ai_amounts_t *actual);
+static void ngx_http_ai_limit_taken(ngx_http_ai_limit_slot_t *h,
+    ngx_uint_t m, ngx_http_ai_taken_t *taken);
 static void ngx_http_ai_limit_expire(ngx_http_ai_limit_store_t *st,
     uint32_t i, int64_t now);
 
@@ -54,7 +58,7 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     ngx_http_ai_limit_t *limits, ngx_http_ai_amounts_t *amounts,
     ngx_http_ai_hold_t *hold, ngx_http_ai_limit_refusal_t *refusal)
 {
-    int64_t                    time;
+    int64_t                    time, tokens, output;
     uint32_t                   i, k, hash, chain, *head;
     ngx_uint_t                 m, alone;
     ngx_http_ai_meters_t      *meters, fresh;
@@ -68,7 +72,7 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     time = ngx_http_ai_limit_time(st, now, 0);
 
     hash = ngx_http_ai_limit_hash(st->seed, key->data, key->len);
-    chain = ngx_http_ai_limit_hash(st->seed, id, 16);
+    chain = ngx_http_ai_limit_chain(st, id);
 
     k = ngx_http_ai_limit_find(st, key, hash);
     i = k ? ngx_http_ai_limit_running(st, k, id, chain) : 0;
@@ -127,7 +131,8 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         ngx_http_ai_limit_commit(st);
     }
 
-    if (ngx_http_ai_limit_space(st) != NGX_OK
+    if (key->len > st->key_max
+        || ngx_http_ai_limit_space(st) != NGX_OK
         || (k == 0 && ngx_http_ai_limit_room(st, now) != NGX_OK))
     {
         ngx_http_ai_limit_keep(st, &st->head.stats.full, sizeof(uint64_t));
@@ -180,6 +185,8 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     h->owner = owner;
     h->deadline = deadline - st->jumped;
     h->seq = kp->link.seq;
+    h->last_seq = 0;
+    ngx_memzero(h->last, sizeof(h->last));
     h->amounts = taken;
     h->output = (uint64_t) (h->place.serial & 0xffff) << 48;
     h->money = h->output;
@@ -187,10 +194,11 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     h->input = ngx_http_ai_amount(amounts->v[NGX_HTTP_AI_METER_INPUT]);
 
     if (h->input == 0) {
-        h->input = ngx_max(amounts->v[NGX_HTTP_AI_METER_TOKENS],
-                           amounts->v[NGX_HTTP_AI_METER_Q_TOKENS])
-                   - ngx_http_ai_amount(amounts->v[NGX_HTTP_AI_METER_OUTPUT]);
-        h->input = ngx_http_ai_amount(h->input);
+        tokens = ngx_max(amounts->v[NGX_HTTP_AI_METER_TOKENS],
+                         amounts->v[NGX_HTTP_AI_METER_Q_TOKENS]);
+        output = ngx_http_ai_amount(amounts->v[NGX_HTTP_AI_METER_OUTPUT]);
+
+        h->input = ngx_http_ai_amount(ngx_http_ai_amount(tokens) - output);
     }
 
     ngx_memcpy(h->id, id, 16);
@@ -281,6 +289,20 @@ ngx_http_ai_limit_topup(ngx_http_ai_limit_store_t *st,
         for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
             if (limits[m].limit >= 0) {
                 h->mask |= 1 << m;
+
+                if (taken.v[m] == 0) {
+                    continue;
+                }
+
+                if (h->last_seq != k->link.seq) {
+                    h->last_seq = k->link.seq;
+                    ngx_memzero(h->last, sizeof(h->last));
+                }
+
+                if (ngx_http_ai_meter_is_rate(m)) {
+                    h->last[m] = taken.v[m];
+                }
+
                 h->amounts.v[m] += taken.v[m];
                 ngx_http_ai_meter_hold(meters, m, taken.v[m], k->link.seq, 0);
             }
@@ -507,6 +529,24 @@ ngx_http_ai_limit_allowed(ngx_http_ai_limit_store_t *st,
 }
 
 
+/* ids are often counted, and the chains of neighbours are in one cache line */
+
+static uint32_t
+ngx_http_ai_limit_chain(ngx_http_ai_limit_store_t *st, u_char *id)
+{
+    uint32_t  low;
+    uint64_t  n[2];
+
+    ngx_memcpy(n, id, 16);
+
+    low = n[1] & 15;
+    n[1] -= low;
+
+    return (ngx_http_ai_limit_hash(st->seed, (u_char *) n, 16)
+            & ~(uint64_t) 15) | low;
+}
+
+
 /* a hold of that key with that id */
 
 static uint32_t
@@ -688,6 +728,7 @@ ngx_http_ai_limit_correct(ngx_http_ai_limit_store_t *st, uint32_t i,
     int64_t                    time;
     ngx_uint_t                 m;
     ngx_http_ai_limit_e        rc;
+    ngx_http_ai_taken_t        taken;
     ngx_http_ai_limit_key_t   *k;
     ngx_http_ai_limit_slot_t  *h;
 
@@ -710,9 +751,9 @@ ngx_http_ai_limit_correct(ngx_http_ai_limit_store_t *st, uint32_t i,
             if (h->mask & 1 << m) {
                 ngx_http_ai_limit_keep_meter(st, &k->meters, m);
                 ngx_http_ai_meter_advance(&k->meters, m, NULL, time);
-                ngx_http_ai_meter_correct(&k->meters, m, h->amounts.v[m],
-                                          actual->v[m], h->seq, k->link.seq,
-                                          h->now, now);
+                ngx_http_ai_limit_taken(h, m, &taken);
+                ngx_http_ai_meter_correct(&k->meters, m, &taken, actual->v[m],
+                                          k->link.seq, h->now, now);
             }
         }
 
@@ -734,6 +775,7 @@ ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st, uint32_t i,
 {
     int64_t                    time;
     ngx_uint_t                 m;
+    ngx_http_ai_taken_t        taken;
     ngx_http_ai_limit_key_t   *k;
     ngx_http_ai_limit_slot_t  *h;
 
@@ -750,10 +792,22 @@ ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st, uint32_t i,
         if (h->mask & 1 << m) {
             ngx_http_ai_limit_keep_meter(st, &k->meters, m);
             ngx_http_ai_meter_advance(&k->meters, m, NULL, time);
-            ngx_http_ai_meter_settle(&k->meters, m, h->amounts.v[m],
-                                     actual->v[m], h->seq, k->link.seq, now);
+            ngx_http_ai_limit_taken(h, m, &taken);
+            ngx_http_ai_meter_settle(&k->meters, m, &taken, actual->v[m],
+                                     k->link.seq, now);
         }
     }
+}
+
+
+static void
+ngx_http_ai_limit_taken(ngx_http_ai_limit_slot_t *h, ngx_uint_t m,
+    ngx_http_ai_taken_t *taken)
+{
+    taken->amount = h->amounts.v[m];
+    taken->seq = h->seq;
+    taken->last = ngx_http_ai_meter_is_rate(m) ? h->last[m] : 0;
+    taken->last_seq = h->last_seq;
 }
 
 

@@ -18,6 +18,8 @@ static int64_t ngx_http_ai_rate_divide(int64_t a, int64_t b, int64_t c,
 static void ngx_http_ai_rate_note(ngx_http_ai_rate_t *r, int64_t seq);
 static void ngx_http_ai_rate_charge(ngx_http_ai_rate_t *r, int64_t amount,
     int64_t seq);
+static void ngx_http_ai_rate_correct(ngx_http_ai_rate_t *r,
+    ngx_http_ai_taken_t *taken, int64_t actual, int64_t seq);
 static void ngx_http_ai_rate_refund(ngx_http_ai_rate_t *r, int64_t amount,
     int64_t since);
 static void ngx_http_ai_calendar_adopt(ngx_http_ai_calendar_t *w,
@@ -225,57 +227,40 @@ ngx_http_ai_meter_hold(ngx_http_ai_meters_t *meters, ngx_uint_t m,
 
 void
 ngx_http_ai_meter_settle(ngx_http_ai_meters_t *meters, ngx_uint_t m,
-    int64_t held, int64_t actual, int64_t since, int64_t seq, int64_t now)
+    ngx_http_ai_taken_t *taken, int64_t actual, int64_t seq, int64_t now)
 {
     ngx_http_ai_rate_t      *r;
     ngx_http_ai_calendar_t  *w;
 
     if (ngx_http_ai_meter_is_rate(m)) {
         r = &meters->rates[m];
-        r->held = ngx_http_ai_difference(r->held, held);
-
-        if (actual > held) {
-            ngx_http_ai_rate_charge(r, actual - held, seq);
-
-        } else if (actual < held) {
-            ngx_http_ai_rate_refund(r, held - actual, since);
-        }
-
+        r->held = ngx_http_ai_difference(r->held, taken->amount);
+        ngx_http_ai_rate_correct(r, taken, actual, seq);
         return;
     }
 
     if (ngx_http_ai_meter_is_window(m)) {
         w = ngx_http_ai_meter_window(meters, m);
-        w->held = ngx_http_ai_difference(w->held, held);
+        w->held = ngx_http_ai_difference(w->held, taken->amount);
         ngx_http_ai_calendar_charge(w, actual, now);
         return;
     }
 
-    meters->slots.held = ngx_http_ai_difference(meters->slots.held, held);
+    meters->slots.held = ngx_http_ai_difference(meters->slots.held,
+                                               taken->amount);
 }
 
 
 void
 ngx_http_ai_meter_correct(ngx_http_ai_meters_t *meters, ngx_uint_t m,
-    int64_t charged, int64_t actual, int64_t since, int64_t seq,
-    int64_t then, int64_t now)
+    ngx_http_ai_taken_t *taken, int64_t actual, int64_t seq, int64_t then,
+    int64_t now)
 {
     int64_t                  lack;
-    ngx_http_ai_rate_t      *r;
     ngx_http_ai_calendar_t  *w;
 
-    lack = charged - actual;
-
     if (ngx_http_ai_meter_is_rate(m)) {
-        r = &meters->rates[m];
-
-        if (lack < 0) {
-            ngx_http_ai_rate_charge(r, -lack, seq);
-
-        } else if (lack > 0) {
-            ngx_http_ai_rate_refund(r, lack, since);
-        }
-
+        ngx_http_ai_rate_correct(&meters->rates[m], taken, actual, seq);
         return;
     }
 
@@ -284,6 +269,7 @@ ngx_http_ai_meter_correct(ngx_http_ai_meters_t *meters, ngx_uint_t m,
     }
 
     w = ngx_http_ai_meter_window(meters, m);
+    lack = taken->amount - actual;
 
     if (lack <= 0) {
         ngx_http_ai_calendar_charge(w, -lack, now);
@@ -419,7 +405,9 @@ ngx_http_ai_meter_idle(ngx_http_ai_meters_t *meters, ngx_uint_t m,
             return 0;
         }
 
-        if (now < w->end) {
+        /* it may not be over for a worker whose clock is behind */
+
+        if (now < w->end + 1000) {
             return w->used == 0 && w->next == 0;
         }
 
@@ -697,6 +685,33 @@ ngx_http_ai_rate_charge(ngx_http_ai_rate_t *r, int64_t amount, int64_t seq)
 }
 
 
+static void
+ngx_http_ai_rate_correct(ngx_http_ai_rate_t *r, ngx_http_ai_taken_t *taken,
+    int64_t actual, int64_t seq)
+{
+    int64_t  lack, last;
+
+    lack = taken->amount - actual;
+
+    if (lack <= 0) {
+        ngx_http_ai_rate_charge(r, -lack, seq);
+        return;
+    }
+
+    /* what came last was not needed first */
+
+    last = ngx_min(lack, taken->last);
+
+    if (last) {
+        ngx_http_ai_rate_refund(r, last, taken->last_seq);
+    }
+
+    if (lack > last) {
+        ngx_http_ai_rate_refund(r, lack - last, taken->seq);
+    }
+}
+
+
 /*
  * As if it had never been charged.  The use would have been less since then
  * by the amount, but never below nothing.
@@ -837,13 +852,16 @@ ngx_http_ai_calendar_debt(ngx_http_ai_calendar_t *w, int64_t passed)
 static int64_t
 ngx_http_ai_calendar_used(ngx_http_ai_calendar_t *w, int64_t now)
 {
-    int64_t  used;
+    int64_t  used, half, more;
 
     if (w->limit < 0) {
         return 0;
     }
 
-    used = ngx_http_ai_calendar_debt(w, now - w->start);
+    /* now is not the beginning of a window */
+
+    half = ngx_http_ai_calendar_length(w, &more) / 2;
+    used = ngx_http_ai_calendar_debt(w, now - w->start - half);
 
     if (w->next && now - w->at < w->end - w->start) {
         used = ngx_http_ai_sum(used, w->next);

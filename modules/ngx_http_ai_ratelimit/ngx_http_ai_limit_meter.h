@@ -82,6 +82,16 @@ typedef struct {
 } ngx_http_ai_meters_t;
 
 
+/* what a hold has of a meter, and how much of it came last */
+
+typedef struct {
+    int64_t                    amount;
+    int64_t                    seq;
+    int64_t                    last;
+    int64_t                    last_seq;
+} ngx_http_ai_taken_t;
+
+
 #define ngx_http_ai_meter_is_rate(m)                                          \
     ((m) < NGX_HTTP_AI_METER_CONCURRENT)
 
@@ -127,14 +137,14 @@ int64_t ngx_http_ai_meter_wait(ngx_http_ai_meters_t *meters, ngx_uint_t m,
 void ngx_http_ai_meter_hold(ngx_http_ai_meters_t *meters, ngx_uint_t m,
     int64_t amount, int64_t seq, ngx_uint_t alone);
 
-/* a hold of that amount, first taken with "since", becomes use */
+/* a hold becomes use */
 void ngx_http_ai_meter_settle(ngx_http_ai_meters_t *meters, ngx_uint_t m,
-    int64_t held, int64_t actual, int64_t since, int64_t seq, int64_t now);
+    ngx_http_ai_taken_t *taken, int64_t actual, int64_t seq, int64_t now);
 
 /* corrects what was charged by settle() at "then" */
 void ngx_http_ai_meter_correct(ngx_http_ai_meters_t *meters, ngx_uint_t m,
-    int64_t charged, int64_t actual, int64_t since, int64_t seq,
-    int64_t then, int64_t now);
+    ngx_http_ai_taken_t *taken, int64_t actual, int64_t seq, int64_t then,
+    int64_t now);
 
 void ngx_http_ai_meter_forget(ngx_http_ai_meters_t *meters, ngx_uint_t m,
     int64_t seq);

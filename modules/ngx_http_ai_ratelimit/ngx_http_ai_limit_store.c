@@ -225,64 +225,6 @@ ngx_http_ai_limit_leave(ngx_http_ai_limit_store_t *st)
 }
 
 
-void
-ngx_http_ai_limit_keep(ngx_http_ai_limit_store_t *st, void *p, size_t size)
-{
-    u_char    *to;
-    uint64_t   entry, n;
-
-    n = ngx_align(size, 8);
-
-    /*
-     * The largest change keeps less than half of it: a head, a hold, a key
-     * with all its meters, and links of neighbours.
-     */
-
-    if (st->nundo + n + sizeof(uint64_t) > NGX_HTTP_AI_LIMIT_UNDO) {
-        ngx_debug_point();
-        return;
-    }
-
-    to = st->undo + st->nundo;
-    entry = (uint64_t) ((u_char *) p - (u_char *) st) << 16 | size;
-
-    ngx_memcpy(to, p, size);
-    ngx_memcpy(to + n, &entry, sizeof(uint64_t));
-
-    ngx_http_ai_limit_barrier();
-    st->nundo += n + sizeof(uint64_t);
-    ngx_http_ai_limit_barrier();
-}
-
-
-void
-ngx_http_ai_limit_keep_meter(ngx_http_ai_limit_store_t *st,
-    ngx_http_ai_meters_t *meters, ngx_uint_t m)
-{
-    if (ngx_http_ai_meter_is_rate(m)) {
-        ngx_http_ai_limit_keep(st, &meters->rates[m],
-                               sizeof(ngx_http_ai_rate_t));
-
-    } else if (ngx_http_ai_meter_is_window(m)) {
-        ngx_http_ai_limit_keep(st, ngx_http_ai_meter_window(meters, m),
-                               sizeof(ngx_http_ai_calendar_t));
-
-    } else {
-        ngx_http_ai_limit_keep(st, &meters->slots,
-                               sizeof(ngx_http_ai_slots_t));
-    }
-}
-
-
-void
-ngx_http_ai_limit_commit(ngx_http_ai_limit_store_t *st)
-{
-    ngx_http_ai_limit_barrier();
-    st->nundo = 0;
-    ngx_http_ai_limit_barrier();
-}
-
-
 /* SipHash-1-3 */
 
 #define ngx_http_ai_rotate(x, b)  (((x) << (b)) | ((x) >> (64 - (b))))
@@ -472,17 +414,16 @@ ngx_http_ai_limit_add(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     uint32_t                  i, *chain;
     ngx_http_ai_limit_key_t  *k;
 
-    i = st->head.kfree;
+    i = st->head.kfree ? st->head.kfree : st->head.ktop + 1;
+    k = ngx_http_ai_limit_key(st, i);
 
-    if (i == 0) {
-        i = ++st->head.ktop;
-        k = ngx_http_ai_limit_key(st, i);
-        ngx_http_ai_limit_keep(st, &k->link, sizeof(k->link));
+    ngx_http_ai_limit_keep(st, &k->link, sizeof(k->link));
+
+    if (st->head.kfree) {
+        st->head.kfree = k->link.next;
 
     } else {
-        k = ngx_http_ai_limit_key(st, i);
-        ngx_http_ai_limit_keep(st, &k->link, sizeof(k->link));
-        st->head.kfree = k->link.next;
+        st->head.ktop++;
     }
 
     chain = ngx_http_ai_limit_kchain(st, hash);

@@ -82,8 +82,8 @@ typedef struct {
 typedef struct {
     int64_t                    limit;     /* as given; -1: none */
     int64_t                    used;      /* windows: settled (may exceed the
-                                             limit: debt); rates: what is not
-                                             there of the burst, but held */
+                                             limit: debt); rates: what is
+                                             missing of the burst, not held */
     int64_t                    held;      /* rates: as far as it has not come
                                              back, requests: 0 */
     int64_t                    remaining; /* never below 0 */
@@ -96,7 +96,8 @@ typedef enum {
     NGX_HTTP_AI_LIMIT_OK = 0,
     NGX_HTTP_AI_LIMIT_REFUSED,
     NGX_HTTP_AI_LIMIT_REPEATED,       /* the id holds already: same hold */
-    NGX_HTTP_AI_LIMIT_FULL,           /* no room for another key or hold */
+    NGX_HTTP_AI_LIMIT_FULL,           /* no room for another key or hold, or
+                                         for so long a key */
     NGX_HTTP_AI_LIMIT_GONE            /* the hold was reaped or settled */
 } ngx_http_ai_limit_e;
 

@@ -27,6 +27,15 @@
 /* the largest amount: beyond it JSON readers lose digits */
 #define NGX_HTTP_AI_LIMIT_MOST        ((int64_t) 1 << 53)
 
+#define ngx_http_ai_meter_bit(m)  ((ngx_uint_t) 1 << NGX_HTTP_AI_METER_##m)
+
+/* meters that output changes; those that need an estimate */
+#define NGX_HTTP_AI_LIMIT_OUTPUT                                              \
+    (ngx_http_ai_meter_bit(TOKENS)|ngx_http_ai_meter_bit(OUTPUT)              \
+     |ngx_http_ai_meter_bit(Q_TOKENS)|ngx_http_ai_meter_bit(Q_MONEY))
+#define NGX_HTTP_AI_LIMIT_TOKENS                                              \
+    (NGX_HTTP_AI_LIMIT_OUTPUT|ngx_http_ai_meter_bit(INPUT))
+
 /* output that is taken more for a stream that goes on, tokens */
 #define NGX_HTTP_AI_LIMIT_TOPUP       256
 
@@ -109,7 +118,12 @@ typedef struct {
     ngx_http_complex_value_t       key;
     ngx_http_ai_amount_t           amounts[NGX_HTTP_AI_METER_MAX];
     ngx_uint_t                     meters;    /* bits of those set */
+    ngx_uint_t                     variable;  /* ... by variables */
     int64_t                        burst;     /* 0: the whole limit */
+
+    /* those of requests, as far as they are constant */
+    ngx_http_ai_limit_t            limits[NGX_HTTP_AI_METER_MAX];
+    ngx_http_ai_window_e           units[NGX_HTTP_AI_METER_MAX];
 
     ngx_http_ai_tz_t              *tz;
     ngx_uint_t                     week;      /* first day, 1 is Monday */
@@ -204,6 +218,8 @@ typedef struct {
     ngx_str_t                      key;
     ngx_http_ai_limit_t            limits[NGX_HTTP_AI_METER_MAX];
     ngx_http_ai_window_e           units[NGX_HTTP_AI_METER_MAX];
+    ngx_uint_t                     meters;    /* bits of those with a limit */
+    ngx_uint_t                     zeros;     /* ... that allow nothing */
     ngx_http_ai_amounts_t          held;
     ngx_http_ai_limit_state_t      states[NGX_HTTP_AI_METER_MAX];
     ngx_http_ai_hold_t             hold;
@@ -319,6 +335,9 @@ int64_t ngx_http_ai_zone_now(void);
  */
 ngx_int_t ngx_http_ai_ticket_limits(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t);
+
+/* what is the same for all requests, at configuration */
+void ngx_http_ai_zone_limits(ngx_http_ai_limit_zone_t *zone);
 
 /* windows that "now" is in */
 void ngx_http_ai_ticket_windows(ngx_http_ai_ticket_t *t, int64_t now);

@@ -16,7 +16,8 @@
 
 typedef struct {
     ngx_http_ai_limit_state_t  *state;
-    ngx_uint_t                  share;    /* millionths that are left */
+    int64_t                     limit;    /* scaled */
+    int64_t                     left;
 } ngx_http_ai_least_t;
 
 
@@ -27,14 +28,12 @@ static void ngx_http_ai_limit_least(ngx_http_ai_limited_t *l,
 static ngx_int_t ngx_http_ai_limit_triple(ngx_http_request_t *r,
     ngx_http_ai_least_t *least, const char *limit, const char *remaining,
     const char *reset, ngx_uint_t date);
+static u_char *ngx_http_ai_limit_number(u_char *p, int64_t n);
 static ngx_int_t ngx_http_ai_limit_ietf(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l);
 static u_char *ngx_http_ai_limit_duration(u_char *p, u_char *last,
     int64_t ms);
 static u_char *ngx_http_ai_limit_date(u_char *p, u_char *last, int64_t ms);
-
-
-#define ngx_http_ai_meter_bit(m)  ((ngx_uint_t) 1 << NGX_HTTP_AI_METER_##m)
 
 
 ngx_int_t
@@ -315,13 +314,14 @@ static void
 ngx_http_ai_limit_least(ngx_http_ai_limited_t *l, ngx_uint_t meters,
     ngx_http_ai_least_t *least)
 {
-    int64_t                     share;
-    ngx_uint_t                  i, m;
+    int64_t                     limit, left;
+    ngx_uint_t                  i, m, bits;
     ngx_http_ai_ticket_t       *t;
     ngx_http_ai_limit_state_t  *state;
 
     least->state = NULL;
-    least->share = 0;
+    least->limit = 1;
+    least->left = 0;
 
     for (i = 0; i < l->n; i++) {
         t = &l->tickets[i];
@@ -330,21 +330,32 @@ ngx_http_ai_limit_least(ngx_http_ai_limited_t *l, ngx_uint_t meters,
             continue;
         }
 
-        for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-            state = &t->states[m];
+        bits = meters & t->meters;
 
-            if (!(meters & ((ngx_uint_t) 1 << m)) || t->limits[m].limit < 0) {
+        for (m = 0; bits >> m; m++) {
+
+            if (!(bits & ((ngx_uint_t) 1 << m))) {
                 continue;
             }
 
-            share = (state->limit > 1000000)
-                    ? state->remaining / (state->limit / 1000000)
-                    : (state->limit > 0)
-                      ? state->remaining * 1000000 / state->limit : 0;
+            state = &t->states[m];
 
-            if (least->state == NULL || (ngx_uint_t) share < least->share) {
+            /* 31 bits are enough to compare, and their product fits */
+
+            limit = state->limit;
+            left = state->remaining;
+
+            while (limit >> 31) {
+                limit >>= 1;
+                left >>= 1;
+            }
+
+            if (least->state == NULL
+                || left * least->limit < least->left * limit)
+            {
                 least->state = state;
-                least->share = share;
+                least->limit = limit;
+                least->left = left;
             }
         }
     }
@@ -375,7 +386,7 @@ ngx_http_ai_limit_triple(ngx_http_request_t *r, ngx_http_ai_least_t *least,
     headers = &r->headers_out.headers;
 
     value.data = p;
-    p = ngx_sprintf(p, "%L", state->limit);
+    p = ngx_http_ai_limit_number(p, state->limit);
     value.len = p - value.data;
 
     if (ngx_http_ai_header_push(headers, limit, ngx_strlen(limit), &value)
@@ -385,7 +396,7 @@ ngx_http_ai_limit_triple(ngx_http_request_t *r, ngx_http_ai_least_t *least,
     }
 
     value.data = p;
-    p = ngx_sprintf(p, "%L", state->remaining);
+    p = ngx_http_ai_limit_number(p, state->remaining);
     value.len = p - value.data;
 
     if (ngx_http_ai_header_push(headers, remaining, ngx_strlen(remaining),
@@ -413,6 +424,24 @@ ngx_http_ai_limit_triple(ngx_http_request_t *r, ngx_http_ai_least_t *least,
     }
 
     return NGX_OK;
+}
+
+
+/* ngx_sprintf() is slow in this */
+
+static u_char *
+ngx_http_ai_limit_number(u_char *p, int64_t n)
+{
+    u_char  buf[NGX_INT64_LEN], *last;
+
+    last = buf + NGX_INT64_LEN;
+
+    do {
+        *--last = (u_char) ('0' + n % 10);
+        n /= 10;
+    } while (n > 0);
+
+    return ngx_cpymem(p, last, buf + NGX_INT64_LEN - last);
 }
 
 
@@ -566,8 +595,15 @@ ngx_http_ai_limit_duration(u_char *p, u_char *last, int64_t ms)
     int64_t  s;
 
     if (ms < 1000) {
-        return ngx_slprintf(p, last, (ms > 0) ? "%Lms" : "%Ls",
-                            ngx_max(ms, 0));
+        p = ngx_http_ai_limit_number(p, ngx_max(ms, 0));
+
+        if (ms > 0) {
+            *p++ = 'm';
+        }
+
+        *p++ = 's';
+
+        return p;
     }
 
     if (ms < 10000 && ms % 100) {

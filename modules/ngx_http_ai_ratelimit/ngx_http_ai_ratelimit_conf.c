@@ -34,6 +34,8 @@ static char *ngx_http_ai_zone_alerts(ngx_conf_t *cf,
     ngx_http_ai_limit_zone_t *zone, ngx_str_t *s);
 static char *ngx_http_ai_zone_first(ngx_conf_t *cf,
     ngx_http_ai_limit_zone_t *zone, ngx_str_t *s);
+static char *ngx_http_ai_zone_alone(ngx_conf_t *cf,
+    ngx_http_ai_limit_zone_t *zone);
 static char *ngx_http_ai_zone_unknown(ngx_conf_t *cf,
     ngx_http_ai_limit_zone_t *zone, ngx_str_t *param);
 static ngx_int_t ngx_http_ai_limit_resolve_use(ngx_conf_t *cf,
@@ -367,6 +369,8 @@ ngx_http_ai_limit_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd,
         }
     }
 
+    ngx_http_ai_zone_limits(zone);
+
     z = ngx_array_push(&rmcf->zones);
     if (z == NULL) {
         return NGX_CONF_ERROR;
@@ -466,7 +470,7 @@ ngx_http_ai_zone_param(ngx_conf_t *cf, ngx_http_ai_limit_zone_t *zone,
             return NGX_CONF_ERROR;
         }
 
-        return NGX_CONF_OK;
+        return ngx_http_ai_zone_alone(cf, zone);
     }
 
     if (ngx_http_ai_str_is(name, "unknown_price")) {
@@ -487,6 +491,37 @@ ngx_http_ai_zone_param(ngx_conf_t *cf, ngx_http_ai_limit_zone_t *zone,
     }
 
     return ngx_http_ai_zone_unknown(cf, zone, name);
+}
+
+
+/* two zones in one file would take it from each other */
+
+static char *
+ngx_http_ai_zone_alone(ngx_conf_t *cf, ngx_http_ai_limit_zone_t *zone)
+{
+    ngx_uint_t                           i;
+    ngx_http_ai_limit_zone_t           **other;
+    ngx_http_ai_ratelimit_main_conf_t   *rmcf;
+
+    rmcf = ngx_http_conf_get_module_main_conf(cf,
+                                              ngx_http_ai_ratelimit_module);
+    other = rmcf->zones.elts;
+
+    for (i = 0; i < rmcf->zones.nelts; i++) {
+        if (other[i]->snapshot.len == zone->snapshot.len
+            && ngx_strncmp(other[i]->snapshot.data, zone->snapshot.data,
+                           zone->snapshot.len)
+               == 0)
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "zone \"%V\": snapshot \"%V\" is that of "
+                               "zone \"%V\"", &zone->name, &zone->snapshot,
+                               &other[i]->name);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    return NGX_CONF_OK;
 }
 
 

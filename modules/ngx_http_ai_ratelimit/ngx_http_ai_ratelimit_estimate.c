@@ -32,6 +32,8 @@
 typedef struct {
     uint32_t                   tag;       /* 0: free */
     uint32_t                   used;      /* seconds, of the last answer */
+    uint32_t                   sum;
+    int32_t                    p95;       /* -1: too few */
     uint16_t                   n[NGX_HTTP_AI_LEARNED_BUCKETS];
 } ngx_http_ai_learned_t;
 
@@ -43,12 +45,9 @@ typedef struct {
 
 
 static int64_t ngx_http_ai_output_cap(ngx_http_ai_ctx_t *ctx);
-static int64_t ngx_http_ai_output_number(ngx_http_ai_ctx_t *ctx,
-    const char *name, size_t len);
 static ngx_http_ai_learned_t *ngx_http_ai_learned_get(
     ngx_http_ai_learned_table_t *table, ngx_http_ai_ctx_t *ctx,
     ngx_uint_t caller, ngx_uint_t create);
-static int64_t ngx_http_ai_learned_p95(ngx_http_ai_learned_t *e);
 static void ngx_http_ai_learned_add(ngx_http_ai_learned_t *e, int64_t n);
 static ngx_uint_t ngx_http_ai_learned_bucket(int64_t n);
 static int64_t ngx_http_ai_learned_value(ngx_uint_t bucket);
@@ -123,11 +122,13 @@ ngx_http_ai_output_estimate(ngx_http_ai_ratelimit_main_conf_t *rmcf,
 
     if (rmcf->learned) {
         e = ngx_http_ai_learned_get(rmcf->learned, ctx, 1, 0);
-        p95 = ngx_http_ai_learned_p95(e);
 
-        if (p95 < 0) {
+        if (e == NULL || e->p95 < 0) {
             e = ngx_http_ai_learned_get(rmcf->learned, ctx, 0, 0);
-            p95 = ngx_http_ai_learned_p95(e);
+        }
+
+        if (e) {
+            p95 = e->p95;
         }
     }
 
@@ -147,51 +148,61 @@ ngx_http_ai_output_estimate(ngx_http_ai_ratelimit_main_conf_t *rmcf,
 static int64_t
 ngx_http_ai_output_cap(ngx_http_ai_ctx_t *ctx)
 {
-    int64_t  cap, n, best;
+    int64_t                   cap, times, n, *to;
+    ngx_uint_t                i;
+    ngx_http_ai_json_t       *j;
+    ngx_http_ai_json_node_t  *node;
 
-    cap = ngx_http_ai_output_number(ctx, "max_tokens",
-                                    sizeof("max_tokens") - 1);
-    n = ngx_http_ai_output_number(ctx, "max_completion_tokens",
-                                  sizeof("max_completion_tokens") - 1);
-    cap = ngx_max(cap, n);
+    cap = -1;
+    times = 1;
+    j = &ctx->json;
+
+    if (ctx->parsed) {
+
+        for (i = ngx_http_ai_json_first(j, 0);
+             i != NGX_HTTP_AI_JSON_NONE;
+             i = ngx_http_ai_json_next(j, 0, i))
+        {
+            node = &j->nodes[i];
+
+            /* each of the choices may be so long */
+
+            if ((node->len == 10
+                 && ngx_memcmp(node->start, "max_tokens", 10) == 0)
+                || (node->len == 21
+                    && ngx_memcmp(node->start, "max_completion_tokens", 21)
+                       == 0))
+            {
+                to = &cap;
+
+            } else if ((node->len == 1 && node->start[0] == 'n')
+                       || (node->len == 7
+                           && ngx_memcmp(node->start, "best_of", 7) == 0))
+            {
+                to = &times;
+
+            } else if (node->escaped
+                       && (ngx_http_ai_json_key_is(j, i, "max_tokens")
+                           || ngx_http_ai_json_key_is(j, i,
+                                                  "max_completion_tokens")))
+            {
+                to = &cap;
+
+            } else {
+                continue;
+            }
+
+            if (ngx_http_ai_json_int(j, i + 1, &n) == NGX_OK && n > *to) {
+                *to = ngx_min(n, 100000000);
+            }
+        }
+    }
 
     if (cap < 0) {
         return ctx->max_output ? (int64_t) ctx->max_output : -1;
     }
 
-    /* each of the choices may be so long */
-
-    n = ngx_http_ai_output_number(ctx, "n", sizeof("n") - 1);
-    best = ngx_http_ai_output_number(ctx, "best_of", sizeof("best_of") - 1);
-    n = ngx_max(n, best);
-
-    if (n > 1) {
-        cap *= ngx_min(n, 128);
-    }
-
-    return cap;
-}
-
-
-static int64_t
-ngx_http_ai_output_number(ngx_http_ai_ctx_t *ctx, const char *name, size_t len)
-{
-    int64_t     n;
-    ngx_uint_t  i;
-
-    if (!ctx->parsed) {
-        return -1;
-    }
-
-    i = ngx_http_ai_json_get(&ctx->json, 0, name, len);
-
-    if (i == NGX_HTTP_AI_JSON_NONE
-        || ngx_http_ai_json_int(&ctx->json, i, &n) != NGX_OK || n < 0)
-    {
-        return -1;
-    }
-
-    return ngx_min(n, 100000000);
+    return cap * ngx_min(times, 128);
 }
 
 
@@ -271,6 +282,7 @@ ngx_http_ai_learned_get(ngx_http_ai_learned_table_t *table,
 
     ngx_memzero(old, sizeof(ngx_http_ai_learned_t));
     old->tag = hash;
+    old->p95 = -1;
 
     return old;
 }
@@ -279,42 +291,25 @@ ngx_http_ai_learned_get(ngx_http_ai_learned_table_t *table,
 static void
 ngx_http_ai_learned_add(ngx_http_ai_learned_t *e, int64_t n)
 {
-    ngx_uint_t  i, sum;
+    ngx_uint_t  i, above;
 
     e->used = (uint32_t) ngx_time();
     e->n[ngx_http_ai_learned_bucket(n)]++;
+    e->sum++;
 
-    for (sum = 0, i = 0; i < NGX_HTTP_AI_LEARNED_BUCKETS; i++) {
-        sum += e->n[i];
-    }
+    if (e->sum > NGX_HTTP_AI_LEARNED_MANY) {
 
-    if (sum <= NGX_HTTP_AI_LEARNED_MANY) {
+        /* older ones fade */
+
+        for (e->sum = 0, i = 0; i < NGX_HTTP_AI_LEARNED_BUCKETS; i++) {
+            e->n[i] -= (e->n[i] + 1) / 2;
+            e->sum += e->n[i];
+        }
+
+    } else if (e->sum < NGX_HTTP_AI_LEARNED_FEW
+               || (e->sum > 2 * NGX_HTTP_AI_LEARNED_FEW && e->sum % 8))
+    {
         return;
-    }
-
-    /* older ones fade */
-
-    for (i = 0; i < NGX_HTTP_AI_LEARNED_BUCKETS; i++) {
-        e->n[i] -= (e->n[i] + 1) / 2;
-    }
-}
-
-
-static int64_t
-ngx_http_ai_learned_p95(ngx_http_ai_learned_t *e)
-{
-    ngx_uint_t  i, sum, above;
-
-    if (e == NULL) {
-        return -1;
-    }
-
-    for (sum = 0, i = 0; i < NGX_HTTP_AI_LEARNED_BUCKETS; i++) {
-        sum += e->n[i];
-    }
-
-    if (sum < NGX_HTTP_AI_LEARNED_FEW) {
-        return -1;
     }
 
     above = 0;
@@ -322,12 +317,12 @@ ngx_http_ai_learned_p95(ngx_http_ai_learned_t *e)
     for (i = NGX_HTTP_AI_LEARNED_BUCKETS - 1; i > 0; i--) {
         above += e->n[i];
 
-        if (above * 20 > sum) {
+        if (above * 20 > e->sum) {
             break;
         }
     }
 
-    return ngx_http_ai_learned_value(i);
+    e->p95 = (int32_t) ngx_http_ai_learned_value(i);
 }
 
 

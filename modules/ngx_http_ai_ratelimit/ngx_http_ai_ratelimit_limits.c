@@ -13,7 +13,8 @@
 
 static ngx_int_t ngx_http_ai_ticket_overrides(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t);
-static void ngx_http_ai_ticket_set(ngx_http_ai_ticket_t *t,
+static void ngx_http_ai_limit_set(ngx_http_ai_limit_zone_t *zone,
+    ngx_http_ai_limit_t *limits, ngx_http_ai_window_e *units,
     ngx_http_ai_meter_e meter, ngx_http_ai_quantity_t *rate);
 static void ngx_http_ai_raise_key(ngx_str_t *key, u_char *id);
 
@@ -38,21 +39,16 @@ ngx_http_ai_ticket_limits(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
     zone = t->zone;
 
-    for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
+    ngx_memcpy(t->limits, zone->limits, sizeof(t->limits));
+    ngx_memcpy(t->units, zone->units, sizeof(t->units));
 
-        t->limits[i].limit = -1;
-        t->units[i] = NGX_HTTP_AI_WINDOW_SECOND;
+    for (i = 0; zone->variable >> i; i++) {
+
+        if (!(zone->variable & ((ngx_uint_t) 1 << i))) {
+            continue;
+        }
 
         amount = &zone->amounts[i];
-
-        if (!amount->set) {
-            continue;
-        }
-
-        if (amount->value == NULL) {
-            ngx_http_ai_ticket_set(t, i, &amount->rate);
-            continue;
-        }
 
         if (ngx_http_complex_value(r, amount->value, &value) != NGX_OK) {
             return NGX_ERROR;
@@ -70,40 +66,66 @@ ngx_http_ai_ticket_limits(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
             return NGX_ERROR;
         }
 
-        ngx_http_ai_ticket_set(t, i, &rate);
+        ngx_http_ai_limit_set(zone, t->limits, t->units, i, &rate);
     }
 
-    if (ngx_http_ai_ticket_overrides(r, l, t) != NGX_OK) {
+    if (l->ctx->principal && ngx_http_ai_ticket_overrides(r, l, t) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
+    t->meters = 0;
+    t->zeros = 0;
+
     for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
-        if (t->limits[i].limit >= 0) {
-            return NGX_OK;
-        }
+        t->meters |= (ngx_uint_t) (t->limits[i].limit >= 0) << i;
+        t->zeros |= (ngx_uint_t) (t->limits[i].limit == 0) << i;
     }
 
-    return NGX_DECLINED;
+    return t->meters ? NGX_OK : NGX_DECLINED;
+}
+
+
+void
+ngx_http_ai_zone_limits(ngx_http_ai_limit_zone_t *zone)
+{
+    ngx_uint_t             i;
+    ngx_http_ai_amount_t  *amount;
+
+    for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
+        amount = &zone->amounts[i];
+
+        zone->limits[i].limit = -1;
+
+        if (amount->set && amount->value) {
+            zone->variable |= (ngx_uint_t) 1 << i;
+
+        } else if (amount->set) {
+            ngx_http_ai_limit_set(zone, zone->limits, zone->units, i,
+                                  &amount->rate);
+        }
+    }
 }
 
 
 static void
-ngx_http_ai_ticket_set(ngx_http_ai_ticket_t *t, ngx_http_ai_meter_e meter,
-    ngx_http_ai_quantity_t *rate)
+ngx_http_ai_limit_set(ngx_http_ai_limit_zone_t *zone,
+    ngx_http_ai_limit_t *limits, ngx_http_ai_window_e *units,
+    ngx_http_ai_meter_e meter, ngx_http_ai_quantity_t *rate)
 {
     ngx_http_ai_limit_t  *limit;
 
-    limit = &t->limits[meter];
+    limit = &limits[meter];
 
     limit->limit = rate->n;
-    t->units[meter] = rate->unit;
+    units[meter] = rate->unit;
 
     if (meter < NGX_HTTP_AI_METER_CONCURRENT && rate->n >= 0) {
         limit->period = ngx_http_ai_periods[rate->unit];
     }
 
     if (meter == NGX_HTTP_AI_METER_REQUESTS) {
-        limit->burst = t->zone->burst;
+        limit->burst = zone->burst;
     }
 }
 
@@ -129,10 +151,6 @@ ngx_http_ai_ticket_overrides(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
     zone = t->zone;
     principal = l->ctx->principal;
-
-    if (principal == NULL) {
-        return NGX_OK;
-    }
 
     text = (zone->kind == NGX_HTTP_AI_ZONE_LIMIT) ? &principal->limits
                                                   : &principal->quotas;
@@ -182,7 +200,7 @@ ngx_http_ai_ticket_overrides(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         }
 
         if (type == NGX_HTTP_AI_JSON_NULL) {
-            ngx_http_ai_ticket_set(t, i, &rate);
+            ngx_http_ai_limit_set(zone, t->limits, t->units, i, &rate);
             continue;
         }
 
@@ -198,7 +216,7 @@ ngx_http_ai_ticket_overrides(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
             goto invalid;
         }
 
-        ngx_http_ai_ticket_set(t, i, &rate);
+        ngx_http_ai_limit_set(zone, t->limits, t->units, i, &rate);
     }
 
     return NGX_OK;

@@ -190,8 +190,10 @@ ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         }
 
         if (l->tickets == NULL) {
-            l->tickets = ngx_pcalloc(r->pool, rlcf->uses->nelts
-                                              * sizeof(ngx_http_ai_ticket_t));
+            /* not zeroed: what is read of it is set below, or when taken */
+
+            l->tickets = ngx_palloc(r->pool, rlcf->uses->nelts
+                                             * sizeof(ngx_http_ai_ticket_t));
             if (l->tickets == NULL) {
                 return NGX_ERROR;
             }
@@ -202,6 +204,10 @@ ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         t->zone = use[i].zone;
         t->key = key;
         t->overrun = use[i].overrun;
+        t->output = 0;
+        t->taken = 0;
+        t->dry = 0;
+        t->shown = 0;
 
         rc = ngx_http_ai_ticket_limits(r, l, t);
 
@@ -262,8 +268,7 @@ ngx_http_ai_limit_key(ngx_http_request_t *r, ngx_http_ai_limit_zone_t *zone,
 static ngx_uint_t
 ngx_http_ai_limit_needs_tokens(ngx_http_ai_limited_t *l)
 {
-    ngx_uint_t            i;
-    ngx_http_ai_limit_t  *limits;
+    ngx_uint_t  i;
 
     if (l->ctx->op == NGX_HTTP_AI_OP_PASS
         || l->ctx->op == NGX_HTTP_AI_OP_COUNT_TOKENS)
@@ -272,14 +277,7 @@ ngx_http_ai_limit_needs_tokens(ngx_http_ai_limited_t *l)
     }
 
     for (i = 0; i < l->n; i++) {
-        limits = l->tickets[i].limits;
-
-        if (limits[NGX_HTTP_AI_METER_TOKENS].limit >= 0
-            || limits[NGX_HTTP_AI_METER_INPUT].limit >= 0
-            || limits[NGX_HTTP_AI_METER_OUTPUT].limit >= 0
-            || limits[NGX_HTTP_AI_METER_Q_TOKENS].limit >= 0
-            || limits[NGX_HTTP_AI_METER_Q_MONEY].limit >= 0)
-        {
+        if (l->tickets[i].meters & NGX_HTTP_AI_LIMIT_TOKENS) {
             return 1;
         }
     }
@@ -372,8 +370,8 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
     ngx_http_ai_raise_apply(zone, &t->key, t->limits, now);
 
-    for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
-        if (t->limits[i].limit == 0) {
+    for (i = 0; t->zeros >> i; i++) {
+        if ((t->zeros & ((ngx_uint_t) 1 << i)) && t->limits[i].limit == 0) {
             /* the store would let the first one have all that there is */
             ngx_http_ai_zone_unlock(zone);
 
@@ -445,16 +443,18 @@ ngx_http_ai_limit_granted(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t)
 
     t->output = l->output;
 
-    ngx_http_ai_limit_amounts(l->ctx, 0, 1, &one);
+    for (i = 0; t->meters >> i; i++) {
 
-    for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
-
-        if (t->limits[i].limit < 0 || t->held.v[i] <= t->limits[i].limit) {
+        if (!(t->meters & ((ngx_uint_t) 1 << i))
+            || t->held.v[i] <= t->limits[i].limit)
+        {
             continue;
         }
 
         lack = t->held.v[i] - t->limits[i].limit;
         t->held.v[i] = t->limits[i].limit;
+
+        ngx_http_ai_limit_amounts(l->ctx, 0, 1, &one);
 
         if (one.v[i] == 0) {
             continue;

@@ -14,7 +14,6 @@
 #include "ngx_http_ai_ratelimit_lease.h"
 
 
-static ngx_uint_t ngx_http_ai_limit_counts(ngx_http_ai_ticket_t *t);
 static uint64_t ngx_http_ai_limit_soon(ngx_http_ai_ticket_t *t);
 static ngx_int_t ngx_http_ai_limit_more(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t, int64_t output);
@@ -41,7 +40,7 @@ ngx_http_ai_limit_watch(ngx_http_ai_limited_t *l)
     for (i = 0; i < l->n; i++) {
         t = &l->tickets[i];
 
-        if (!t->taken || !ngx_http_ai_limit_counts(t)) {
+        if (!t->taken || !(t->meters & NGX_HTTP_AI_LIMIT_OUTPUT)) {
             continue;
         }
 
@@ -51,18 +50,6 @@ ngx_http_ai_limit_watch(ngx_http_ai_limited_t *l)
             ctx->may_cut = 1;
         }
     }
-}
-
-
-/* does output change anything there? */
-
-static ngx_uint_t
-ngx_http_ai_limit_counts(ngx_http_ai_ticket_t *t)
-{
-    return t->limits[NGX_HTTP_AI_METER_TOKENS].limit >= 0
-           || t->limits[NGX_HTTP_AI_METER_OUTPUT].limit >= 0
-           || t->limits[NGX_HTTP_AI_METER_Q_TOKENS].limit >= 0
-           || t->limits[NGX_HTTP_AI_METER_Q_MONEY].limit >= 0;
 }
 
 
@@ -101,7 +88,7 @@ ngx_http_ai_limit_observer(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     for (i = 0; i < l->n; i++) {
         t = &l->tickets[i];
 
-        if (!t->taken || !ngx_http_ai_limit_counts(t)) {
+        if (!t->taken || !(t->meters & NGX_HTTP_AI_LIMIT_OUTPUT)) {
             continue;
         }
 
