@@ -208,6 +208,8 @@ ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         t->taken = 0;
         t->dry = 0;
         t->shown = 0;
+        t->passed = 0;
+        t->waiter = NULL;
 
         rc = ngx_http_ai_ticket_limits(r, l, t);
 
