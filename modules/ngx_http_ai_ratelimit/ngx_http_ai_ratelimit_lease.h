@@ -65,6 +65,7 @@ typedef struct {
 
     uint64_t                       keeper;    /* worker that looks after it */
     uint64_t                       seq;       /* of the last operation */
+    uint64_t                       got;       /* ... that was answered */
     ngx_uint_t                     busy;      /* it runs, until then, or */
     ngx_msec_t                     until;     /* ... its worker is dead */
     ngx_msec_t                     touched;   /* by a request */

@@ -784,8 +784,8 @@ ngx_http_ai_lease_words(u_char *p, ngx_http_ai_ask_t *ask,
     ngx_http_ai_lease_limits(ask->zone, le, limits, 0);
     ngx_http_ai_limit_peek(ask->zone->store, &ask->key, now, limits, states);
 
-    p = ngx_sprintf(p, "%xL %uL %d", ask->zone->sh->epoch, ask->seq,
-                    NGX_HTTP_AI_LEASE_TIME);
+    p = ngx_sprintf(p, "%xL %uL %uL %d", ask->zone->sh->epoch, ask->seq,
+                    le->got, NGX_HTTP_AI_LEASE_TIME);
 
     for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
         m = &le->m[i];
@@ -978,6 +978,9 @@ ngx_http_ai_lease_read(ngx_http_ai_ask_t *ask, ngx_http_ai_lease_t *le,
         return NGX_ERROR;
     }
 
+    /* before the grants: none is counted twice */
+
+    le->got = ask->seq;
     le->synced = ask->sent;
     le->answered = ngx_current_msec;
     le->known = 1;

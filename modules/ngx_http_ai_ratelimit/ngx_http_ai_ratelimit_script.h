@@ -10,10 +10,12 @@
  * KEYS[1]    hash of the key: L T F of each rate (level, time, fraction of the
  *            next unit), W of each window (start, granted, limit), and of each
  *            node n: (operation, end of its lease, slots, tokens it has not
- *            spent, of four rates) and r: (the answer to that operation)
+ *            spent, of four rates, and what it was given last of these) and
+ *            r: (the answer to that operation)
  * KEYS[2..]  hash of each window: g and u (granted and used, of all), g: and
  *            u: of each node
- * ARGV[1]    words: node, number of the operation, lease in ms, then of each
+ * ARGV[1]    words: node, number of the operation, that of the last one whose
+ *            answer it has got, lease in ms, then of each
  *            meter
  *                r meter limit period burst unspent debit need want
  *                s meter limit have held need want
@@ -46,8 +48,9 @@
     "local b,me=KEYS[1],a[1]\n"                                               \
     "local t=redis.call('TIME')\n"                                            \
     "local now=t[1]*1000+math.floor(t[2]/1000)\n"                             \
-    "local n,lease=nx(),nx()\n"                                               \
+    "local n,got,lease=nx(),nx(),nx()\n"                                      \
     "local h,nodes,gone,live,fresh={},{},{},1,false\n"                        \
+    "local lost={}\n"                                                         \
     "local all=redis.call('HGETALL',b)\n"                                     \
     "for k=1,#all,2 do h[all[k]]=all[k+1] end\n"                              \
     "for k,v in pairs(h) do\n"                                                \
@@ -57,6 +60,7 @@
     "   if f[1]==n then return h['r:'..me] end\n"                             \
     "   if f[1]>n then return '0' end\n"                                      \
     "   fresh=f[2]>now\n"                                                     \
+    "   if f[1]~=got and fresh then lost=f end\n"                             \
     "  elseif f[2]>now then nodes[#nodes+1]=f live=live+1\n"                  \
     "  elseif f[2]<now-600000 then gone[#gone+1]=k gone[#gone+1]='r:'..id\n"  \
     "  end\n"                                                                 \
@@ -72,7 +76,7 @@
     " if want<=0 or free<=0 or free<need then return 0 end\n"                 \
     " return math.min(want,math.max(math.floor(free/(4*live)),need))\n"       \
     "end\n"                                                                   \
-    "local mine={n,now+lease,0,0,0,0,0}\n"                                    \
+    "local mine={n,now+lease,0,0,0,0,0,0,0,0,0}\n"                            \
     "local ttl,set=now+2*lease,{}\n"                                          \
     "local function put(k,v) set[#set+1]=k set[#set+1]=v end\n"               \
     "while i<#a do\n"                                                         \
@@ -91,13 +95,13 @@
     "  local others=0\n"                                                      \
     "  for _,f in ipairs(nodes) do others=others+(f[4+m] or 0) end\n"         \
     "  local own=math.max(unspent,0)\n"                                       \
-    "  L=L-debit+math.min(unspent,0)\n"                                       \
+    "  L=L-debit+math.min(unspent,0)+(lost[8+m] or 0)\n"                      \
     "  local room=cap-others-own\n"                                           \
     "  if L>room then L=room F=0 end\n"                                       \
     "  if L<-cap then L=-cap end\n"                                           \
     "  local give=more(L,need,want)\n"                                        \
     "  L=L-give\n"                                                            \
-    "  mine[4+m]=own+give\n"                                                  \
+    "  mine[4+m]=own+give mine[8+m]=give\n"                                   \
     "  local wait=0\n"                                                        \
     "  if give<need then\n"                                                   \
     "   wait=math.max(1,math.ceil(((need-L)*period-F)/limit))\n"              \
