@@ -195,7 +195,7 @@ need_build_packages()
     fi
 
     need_packages gcc make libc6-dev libssl-dev libpcre2-dev zlib1g-dev \
-                  binutils libcjson-dev
+                  binutils libhiredis-dev libcjson-dev
 
     if [ -z "$source" ] && [ -z "$asan" ] \
        && { [ -z "$nginx" ] || [ "$nginx" = /usr/sbin/nginx ]; }
@@ -213,7 +213,8 @@ need_test_packages()
 {
     local clang=clang rt=
 
-    need_packages perl libio-socket-ssl-perl openssl curl nghttp2-client
+    need_packages perl libio-socket-ssl-perl openssl curl nghttp2-client \
+                  redis-server
 
     # the fuzz targets' run time is packaged by the version of clang
     if is_debian; then

@@ -97,7 +97,7 @@ bad('burst of nothing', 'ai_limit_zone $uri zone=a tokens=1/m burst=2;',
 bad('burst 0', 'ai_limit_zone $uri zone=a requests=1/m burst=0;',
     qr/invalid "burst=0"/);
 bad('redis', 'ai_limit_zone $uri zone=a requests=1/m redis=main;',
-    qr/"redis=main" is not available in this build/);
+    qr/zone "a": no ai_redis "main"/);
 bad('unknown parameter', 'ai_limit_zone $uri zone=a request=1/m;',
     qr/unknown parameter "request", did you mean "requests"\?/);
 bad('parameter of the other kind', 'ai_limit_zone $uri zone=a usd=1/m;',

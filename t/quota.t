@@ -67,7 +67,7 @@ bad('of the other kind', 'concurrent=5', qr/unknown parameter "concurrent"/);
 bad('burst', 'tokens=1/day burst=5', qr/unknown parameter "burst"/);
 bad('near', 'token=5/day', qr/unknown\ parameter\ "token",\ did\ you\ mean
     \ "tokens"\?/x);
-bad('redis', 'tokens=5/day redis=x', qr/"redis=x" is not available/);
+bad('redis', 'tokens=5/day redis=x', qr/no ai_redis "x"/);
 bad('alert', "tokens=5/day alert=$_", qr/invalid "alert=\Q$_\E"/)
     for '80', '80%,', '95%,80%', '0%', 'x%';
 bad('tz', 'tokens=5/day tz=Mars/Olympus', qr/invalid "tz=Mars\/Olympus"/);

@@ -31,6 +31,7 @@
 #include "ngx_http_ai_data.h"
 #include "ngx_http_ai_fetch.h"
 #include "ngx_http_ai_price.h"
+#include "ngx_http_ai_redis.h"
 
 
 /* changes with any change of what is below */
@@ -333,6 +334,24 @@ typedef struct {
     ngx_int_t  (*hosts)(ngx_pool_t *pool, ngx_log_t *log, ngx_str_t *name,
                    ngx_array_t *addrs);
     ngx_int_t  (*tls_trust)(ngx_conf_t *cf, ngx_ssl_t *ssl, ngx_str_t *ca);
+
+    /* Redis, see ngx_http_ai_redis.h */
+    ngx_http_ai_redis_t  *(*redis_find)(ngx_conf_t *cf, ngx_str_t *name,
+                             ngx_str_t *near);
+    void  (*redis_durable)(ngx_http_ai_redis_t *redis);
+    ngx_int_t  (*redis_at_exit)(ngx_http_ai_redis_t *redis,
+                   void (*handler)(ngx_cycle_t *cycle));
+    ngx_http_ai_redis_on_error_e  (*redis_on_error)(
+                                      ngx_http_ai_redis_t *redis);
+    ngx_msec_t  (*redis_timeout)(ngx_http_ai_redis_t *redis);
+    ngx_uint_t  (*redis_nodes)(ngx_http_ai_redis_t *redis);
+    ngx_int_t  (*redis_send)(ngx_http_ai_redis_t *redis,
+                   ngx_http_ai_redis_script_t *script, ngx_str_t *argv,
+                   ngx_uint_t argc, ngx_http_ai_redis_pt handler, void *data,
+                   ngx_http_ai_redis_op_t **op);
+    void  (*redis_cancel)(ngx_http_ai_redis_op_t *op);
+    void  (*redis_status)(ngx_http_ai_redis_t *redis,
+              ngx_http_ai_redis_status_t *status);
 } ngx_http_ai_api_t;
 
 

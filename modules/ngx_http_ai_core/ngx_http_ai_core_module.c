@@ -93,6 +93,13 @@ static ngx_command_t  ngx_http_ai_core_commands[] = {
       0,
       NULL },
 
+    { ngx_string("ai_redis"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_BLOCK|NGX_CONF_TAKE1,
+      ngx_http_ai_redis_block,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("ai_max_depth"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
       ngx_conf_set_num_slot,
@@ -206,10 +213,20 @@ static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_resolver,
     ngx_http_ai_hosts,
 #if (NGX_HTTP_SSL)
-    ngx_http_ai_tls_trust
+    ngx_http_ai_tls_trust,
 #else
-    NULL
+    NULL,
 #endif
+
+    ngx_http_ai_redis_find,
+    ngx_http_ai_redis_durable,
+    ngx_http_ai_redis_at_exit,
+    ngx_http_ai_redis_on_error,
+    ngx_http_ai_redis_timeout,
+    ngx_http_ai_redis_nodes,
+    ngx_http_ai_redis_send,
+    ngx_http_ai_redis_cancel,
+    ngx_http_ai_redis_status
 };
 
 
@@ -238,6 +255,10 @@ ngx_http_ai_core_postconfiguration(ngx_conf_t *cf)
 
     if (amcf->fetchers) {
         (void) ngx_http_ai_resolver(cf, &amcf->resolver_timeout);
+    }
+
+    if (ngx_http_ai_redis_postconfiguration(cf) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     h = ngx_array_push(&cmcf->phases[NGX_HTTP_PRECONTENT_PHASE].handlers);
@@ -306,6 +327,9 @@ ngx_http_ai_core_create_main_conf(ngx_conf_t *cf)
            != NGX_OK
         || ngx_array_init(&amcf->header_hooks, cf->pool, 2,
                           sizeof(ngx_http_ai_hook_pt))
+           != NGX_OK
+        || ngx_array_init(&amcf->redises, cf->pool, 2,
+                          sizeof(ngx_http_ai_redis_t *))
            != NGX_OK
         || ngx_array_init(&amcf->data, cf->pool, 4,
                           sizeof(ngx_http_ai_data_t *))
@@ -401,6 +425,12 @@ ngx_http_ai_core_init_process(ngx_cycle_t *cycle)
 
     if (amcf) {
         ngx_http_ai_fetch_init(amcf);
+
+        if (ngx_process == NGX_PROCESS_WORKER
+            || ngx_process == NGX_PROCESS_SINGLE)
+        {
+            ngx_http_ai_redis_start(cycle, amcf);
+        }
     }
 
 #if defined(__GLIBC__)
@@ -432,6 +462,7 @@ ngx_http_ai_core_exit_process(ngx_cycle_t *cycle)
     amcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_ai_core_module);
 
     if (amcf) {
+        ngx_http_ai_redis_stop(cycle, amcf);
         ngx_http_ai_fetch_exit(amcf);
     }
 

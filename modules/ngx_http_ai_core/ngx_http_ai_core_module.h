@@ -42,6 +42,7 @@ typedef struct {
     ngx_uint_t                     nfetches;
     void                          *store;         /* X509_STORE of the
                                                      system's certificates */
+    ngx_array_t                    redises;   /* ngx_http_ai_redis_t * */
     unsigned                       configured:1;  /* http {} was read */
     unsigned                       resolved:1;    /* resolver is final */
 } ngx_http_ai_core_main_conf_t;
@@ -89,6 +90,15 @@ ngx_int_t ngx_http_ai_error_filter_init(ngx_conf_t *cf);
 
 int64_t ngx_http_ai_input_estimate(ngx_http_ai_ctx_t *ctx);
 int64_t ngx_http_ai_images(ngx_http_ai_ctx_t *ctx);
+
+/* ngx_http_ai_redis_conf.c, ngx_http_ai_redis.c */
+
+char *ngx_http_ai_redis_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_int_t ngx_http_ai_redis_postconfiguration(ngx_conf_t *cf);
+void ngx_http_ai_redis_start(ngx_cycle_t *cycle,
+    ngx_http_ai_core_main_conf_t *amcf);
+void ngx_http_ai_redis_stop(ngx_cycle_t *cycle,
+    ngx_http_ai_core_main_conf_t *amcf);
 
 /* ngx_http_ai_fetch.c */
 

@@ -519,7 +519,9 @@ ngx_http_ai_rate_refill(ngx_http_ai_rate_t *r, int64_t time)
 
     r->time = time;
 
-    if (r->used == 0 || r->limit <= 0) {
+    if (r->used == 0 || r->limit <= 0
+        || r->period == NGX_HTTP_AI_LIMIT_STILL)
+    {
         return;
     }
 

@@ -555,6 +555,16 @@ ngx_http_ai_limit_idle(ngx_http_ai_limit_key_t *k, ngx_uint_t first,
         return 0;
     }
 
+    /* use of a rate that does not refill is never over */
+
+    for (m = 0; m < first && ngx_http_ai_meter_is_rate(m); m++) {
+        if (k->meters.rates[m].period == NGX_HTTP_AI_LIMIT_STILL
+            && k->meters.rates[m].used)
+        {
+            return 0;
+        }
+    }
+
     for (m = first; m < NGX_HTTP_AI_METER_MAX; m++) {
         if (!ngx_http_ai_meter_idle(&k->meters, m, now, time)) {
             return 0;

@@ -57,6 +57,11 @@ typedef enum {
 } ngx_http_ai_meter_e;
 
 
+/* a period: of a rate that does not refill */
+
+#define NGX_HTTP_AI_LIMIT_STILL  (((int64_t) 1 << 31) - 1)
+
+
 typedef struct {
     int64_t                    limit;     /* < 0: no such limit.  Per period
                                              for rates */

@@ -97,6 +97,11 @@ typedef struct {
 /* the beginning of a zone's shared memory, at shpool->data */
 
 typedef struct {
+    void                          *leases;    /* of a zone with Redis */
+    ngx_uint_t                     nleases;
+    uint64_t                       operations;
+    ngx_uint_t                     nodes;     /* as Redis has said last */
+    ngx_uint_t                     scanned;
     void                          *block;     /* of the store */
     size_t                         size;
     uint64_t                       epoch;     /* names this memory in its
@@ -134,6 +139,12 @@ typedef struct {
     ngx_str_t                      snapshot;
     ngx_str_t                      loaded;    /* what was in the file, until
                                                  the file is ours */
+    ngx_str_t                      redis_name;
+    ngx_http_ai_redis_t           *redis;     /* NULL: none */
+    ngx_uint_t                     nodes;     /* while nobody can tell */
+    ngx_array_t                   *kept;      /* leases of the worker */
+    ngx_uint_t                     tended;
+    ngx_uint_t                     histories; /* of Redis */
 
     ngx_shm_zone_t                *shm_zone;
     ngx_slab_pool_t               *shpool;
@@ -210,6 +221,9 @@ struct ngx_http_ai_ratelimit_loc_conf_s {
 };
 
 
+typedef struct ngx_http_ai_waiter_s  ngx_http_ai_waiter_t;
+
+
 /* what a request holds in one zone */
 
 typedef struct {
@@ -224,6 +238,10 @@ typedef struct {
     ngx_http_ai_hold_t             hold;
     int64_t                        output;    /* tokens held of the output */
     ngx_http_ai_overrun_e          overrun;
+
+    ngx_http_ai_amounts_t          cut;       /* held, within the limits */
+    ngx_http_ai_waiter_t          *waiter;    /* for a grant */
+    unsigned                       passed:1;  /* unlimited, without Redis */
     unsigned                       taken:1;
     unsigned                       dry:1;
     unsigned                       shown:1;   /* states are good */
@@ -241,6 +259,7 @@ typedef struct {
     int64_t                        input;     /* the estimate, tokens */
     int64_t                        output;
     int64_t                        seen;      /* output counted so far */
+    ngx_uint_t                     next;      /* ticket that is to be had */
     int64_t                        deadline;  /* ms from now */
     int64_t                        refreshed; /* when it was told last */
 
@@ -249,6 +268,7 @@ typedef struct {
     unsigned                       unpriced:1;    /* refused for that */
     unsigned                       forbidden:1;   /* its limit is 0 */
     unsigned                       full:1;    /* no room in the zone */
+    unsigned                       away:1;    /* Redis does not answer */
     unsigned                       dry:1;     /* would have been refused */
     unsigned                       running:1; /* in the queue */
 } ngx_http_ai_limited_t;
@@ -309,6 +329,10 @@ void ngx_http_ai_zone_unlock(ngx_http_ai_limit_zone_t *zone);
 void ngx_http_ai_zone_id(u_char *id);
 uint64_t ngx_http_ai_zone_owner(void);
 
+/* under the lock: does the worker live? */
+ngx_uint_t ngx_http_ai_zone_living(ngx_http_ai_limit_zone_t *zone,
+    uint64_t owner);
+
 /* requests of this worker that hold something */
 void ngx_http_ai_zone_running(ngx_http_ai_limited_t *l);
 
@@ -343,6 +367,9 @@ ngx_int_t ngx_http_ai_raise_set(ngx_http_ai_limit_zone_t *zone,
 
 ngx_int_t ngx_http_ai_limit_hook(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
+
+/* gives back what was taken; show: its states are told */
+void ngx_http_ai_limit_release(ngx_http_ai_limited_t *l, ngx_uint_t show);
 
 /* what so many tokens are in each meter; input is NGX_HTTP_AI_LIMIT_MORE:
  * of more output of a request that was counted before */

@@ -66,7 +66,7 @@ ngx_http_ai_limit_refuse(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
         err.class = NGX_HTTP_AI_ERR_PERMISSION;
         wait = -1;
 
-    } else if (l->full) {
+    } else if (l->full || l->away) {
         err.class = NGX_HTTP_AI_ERR_SATURATED;
         wait = 1000;
         again = 1;
@@ -152,6 +152,12 @@ ngx_http_ai_limit_message(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         p = ngx_slprintf(p, last, "No price is known for the model \"%V\", "
                          "which the budget \"%V\" needs.", &l->ctx->model,
                          &t->zone->name);
+        goto done;
+    }
+
+    if (l->away) {
+        p = ngx_slprintf(p, last, "The limit \"%V\" cannot be checked at the "
+                         "moment. Please try again later.", &t->zone->name);
         goto done;
     }
 

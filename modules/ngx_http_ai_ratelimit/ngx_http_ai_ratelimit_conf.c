@@ -399,10 +399,18 @@ ngx_http_ai_zone_param(ngx_conf_t *cf, ngx_http_ai_limit_zone_t *zone,
     }
 
     if (ngx_http_ai_str_is(name, "redis")) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "zone \"%V\": \"redis=%V\" is not available in "
-                           "this build", &zone->name, s);
-        return NGX_CONF_ERROR;
+
+        if (s->len == 0 || zone->redis_name.len) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "zone \"%V\": invalid \"redis=%V\", it is the "
+                               "name of an \"ai_redis\", given once",
+                               &zone->name, s);
+            return NGX_CONF_ERROR;
+        }
+
+        zone->redis_name = *s;
+
+        return NGX_CONF_OK;
     }
 
     if (zone->kind == NGX_HTTP_AI_ZONE_LIMIT) {

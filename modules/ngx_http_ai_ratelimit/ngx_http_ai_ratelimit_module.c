@@ -4,7 +4,7 @@
  */
 
 
-#include "ngx_http_ai_ratelimit.h"
+#include "ngx_http_ai_ratelimit_lease.h"
 
 
 static ngx_int_t ngx_http_ai_ratelimit_preconfiguration(ngx_conf_t *cf);
@@ -195,7 +195,9 @@ ngx_http_ai_ratelimit_postconfiguration(ngx_conf_t *cf)
                                               ngx_http_ai_ratelimit_module);
     api = rmcf->api;
 
-    if (ngx_http_ai_limit_resolve(cf, rmcf) != NGX_OK) {
+    if (ngx_http_ai_limit_resolve(cf, rmcf) != NGX_OK
+        || ngx_http_ai_lease_configure(cf, rmcf) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 

@@ -11,7 +11,7 @@
 
 
 #include <ngx_sha1.h>
-#include "ngx_http_ai_ratelimit.h"
+#include "ngx_http_ai_ratelimit_lease.h"
 
 
 static ngx_int_t ngx_http_ai_limit_prepare(ngx_http_request_t *r,
@@ -22,8 +22,8 @@ static ngx_int_t ngx_http_ai_limit_take(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t, ngx_uint_t show);
 static void ngx_http_ai_limit_granted(ngx_http_ai_limited_t *l,
     ngx_http_ai_ticket_t *t);
-static void ngx_http_ai_limit_release(ngx_http_ai_limited_t *l,
-    ngx_uint_t show);
+static ngx_int_t ngx_http_ai_limit_go(ngx_http_request_t *r,
+    ngx_http_ai_limited_t *l);
 static ngx_uint_t ngx_http_ai_limit_needs_tokens(ngx_http_ai_limited_t *l);
 static void ngx_http_ai_limit_log(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t);
@@ -33,15 +33,20 @@ ngx_int_t
 ngx_http_ai_limit_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
     ngx_int_t                           rc;
-    ngx_uint_t                          i, show;
     ngx_http_ai_limited_t              *l;
-    ngx_http_ai_ticket_t               *t;
     ngx_http_ai_ratelimit_loc_conf_t   *rlcf;
     ngx_http_ai_ratelimit_main_conf_t  *rmcf;
 
     rlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_ratelimit_module);
 
-    if (rlcf->uses == NULL || ctx->ratelimit
+    l = ctx->ratelimit;
+
+    if (l && l->next < l->n && l->tickets[l->next].waiter) {
+        /* it has waited for a grant */
+        return ngx_http_ai_limit_go(r, l);
+    }
+
+    if (rlcf->uses == NULL || l
         || ctx->op == NGX_HTTP_AI_OP_MODELS
         || ctx->op == NGX_HTTP_AI_OP_MODEL)
     {
@@ -89,10 +94,27 @@ ngx_http_ai_limit_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     }
 
     l->deadline = (int64_t) ctx->patience + NGX_HTTP_AI_LIMIT_GRACE;
+
+    return ngx_http_ai_limit_go(r, l);
+}
+
+
+/* goes on where it had to wait */
+
+static ngx_int_t
+ngx_http_ai_limit_go(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
+{
+    ngx_int_t                          rc;
+    ngx_uint_t                         show;
+    ngx_http_ai_ticket_t              *t;
+    ngx_http_ai_ratelimit_loc_conf_t  *rlcf;
+
+    rlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_ratelimit_module);
+
     show = !(rlcf->headers & NGX_HTTP_AI_HEADERS_OFF);
 
-    for (i = 0; i < l->n; i++) {
-        t = &l->tickets[i];
+    for ( /* void */ ; l->next < l->n; l->next++) {
+        t = &l->tickets[l->next];
 
         t->dry = (t->zone->kind == NGX_HTTP_AI_ZONE_LIMIT)
                  ? (rlcf->dry & NGX_HTTP_AI_DRY_LIMIT) != 0
@@ -102,6 +124,15 @@ ngx_http_ai_limit_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
         if (rc == NGX_OK) {
             continue;
+        }
+
+        if (rc == NGX_AGAIN) {
+            return NGX_AGAIN;
+        }
+
+        if (rc == NGX_ERROR) {
+            ngx_http_ai_limit_release(l, 0);
+            return NGX_ERROR;
         }
 
         if (l->refused == NULL || !t->dry) {
@@ -115,6 +146,7 @@ ngx_http_ai_limit_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
             l->forbidden = 0;
             l->unpriced = 0;
             l->full = 0;
+            l->away = 0;
             continue;
         }
 
@@ -127,7 +159,7 @@ ngx_http_ai_limit_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     l->refreshed = ngx_http_ai_zone_now();
     ngx_http_ai_zone_running(l);
 
-    if (ctx->stream) {
+    if (l->ctx->stream) {
         ngx_http_ai_limit_watch(l);
     }
 
@@ -180,6 +212,8 @@ ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         t->taken = 0;
         t->dry = 0;
         t->shown = 0;
+        t->passed = 0;
+        t->waiter = NULL;
 
         rc = ngx_http_ai_ticket_limits(r, l, t);
 
@@ -296,13 +330,19 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_http_ai_ticket_t *t, ngx_uint_t show)
 {
     int64_t                    now;
+    ngx_int_t                  rc;
     ngx_uint_t                 i;
     ngx_http_ai_ctx_t         *ctx;
-    ngx_http_ai_limit_e        rc;
+    ngx_http_ai_limit_e        e;
     ngx_http_ai_limit_zone_t  *zone;
 
     ctx = l->ctx;
     zone = t->zone;
+
+    if (t->waiter) {
+        rc = ngx_http_ai_lease_take(r, l, t, show);
+        goto shared;
+    }
 
     if (t->limits[NGX_HTTP_AI_METER_Q_MONEY].limit >= 0
         && ctx->price == NULL && !zone->unknown_price
@@ -347,12 +387,19 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         }
     }
 
-    rc = ngx_http_ai_limit_reserve(zone->store, &t->key, l->id,
-                                   ngx_http_ai_zone_owner(), now,
-                                   now + l->deadline, t->limits, &t->held,
-                                   &t->hold, &l->refusal);
+    if (zone->redis) {
+        ngx_http_ai_zone_unlock(zone);
 
-    if (show && rc != NGX_HTTP_AI_LIMIT_FULL) {
+        rc = ngx_http_ai_lease_take(r, l, t, show);
+        goto shared;
+    }
+
+    e = ngx_http_ai_limit_reserve(zone->store, &t->key, l->id,
+                                  ngx_http_ai_zone_owner(), now,
+                                  now + l->deadline, t->limits, &t->held,
+                                  &t->hold, &l->refusal);
+
+    if (show && e != NGX_HTTP_AI_LIMIT_FULL) {
         ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits,
                                t->states);
         t->shown = 1;
@@ -360,7 +407,7 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
     ngx_http_ai_zone_unlock(zone);
 
-    switch (rc) {
+    switch (e) {
 
     case NGX_HTTP_AI_LIMIT_OK:
     case NGX_HTTP_AI_LIMIT_REPEATED:
@@ -377,6 +424,14 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     }
 
     return NGX_DECLINED;
+
+shared:
+
+    if (rc == NGX_OK) {
+        ngx_http_ai_limit_granted(l, t);
+    }
+
+    return rc;
 }
 
 
@@ -425,7 +480,7 @@ ngx_http_ai_limit_granted(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t)
 
 /* all or none: those before the one that refused get theirs back */
 
-static void
+void
 ngx_http_ai_limit_release(ngx_http_ai_limited_t *l, ngx_uint_t show)
 {
     int64_t                 now;
@@ -451,9 +506,17 @@ ngx_http_ai_limit_release(ngx_http_ai_limited_t *l, ngx_uint_t show)
         (void) ngx_http_ai_limit_settle(t->zone->store, &t->hold, l->id, now,
                                         &none);
 
+        if (t->zone->redis) {
+            ngx_http_ai_lease_touch(t->zone, &t->key);
+        }
+
         if (show) {
             ngx_http_ai_limit_peek(t->zone->store, &t->key, now, t->limits,
                                    t->states);
+
+            if (t->zone->redis) {
+                ngx_http_ai_lease_states(t->zone, &t->key, t->states, now);
+            }
         }
 
         ngx_http_ai_zone_unlock(t->zone);
@@ -466,6 +529,23 @@ ngx_http_ai_limit_log(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_http_ai_ticket_t *t)
 {
     ngx_uint_t  level;
+
+    if (l->away) {
+
+        if (ngx_current_msec - t->zone->complained < 60000
+            && t->zone->complained)
+        {
+            return;
+        }
+
+        t->zone->complained = ngx_current_msec;
+
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "ai ratelimit: zone \"%V\": redis \"%V\" does not "
+                      "answer, requests are refused", &t->zone->name,
+                      &t->zone->redis_name);
+        return;
+    }
 
     if (l->full) {
 

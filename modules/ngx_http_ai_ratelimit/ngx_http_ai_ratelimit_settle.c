@@ -11,7 +11,7 @@
  */
 
 
-#include "ngx_http_ai_ratelimit.h"
+#include "ngx_http_ai_ratelimit_lease.h"
 
 
 static void ngx_http_ai_settle_ticket(ngx_http_ai_limited_t *l,
@@ -97,13 +97,25 @@ ngx_http_ai_settle_ticket(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
 
     if (alert) {
         ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits, before);
+
+        if (zone->redis) {
+            ngx_http_ai_lease_states(zone, &t->key, before, now);
+        }
     }
 
     (void) ngx_http_ai_limit_settle(zone->store, &t->hold, l->id, now,
                                     actual);
 
+    if (zone->redis) {
+        ngx_http_ai_lease_touch(zone, &t->key);
+    }
+
     if (alert) {
         ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits, after);
+
+        if (zone->redis) {
+            ngx_http_ai_lease_states(zone, &t->key, after, now);
+        }
     }
 
     zone->sh->changes++;

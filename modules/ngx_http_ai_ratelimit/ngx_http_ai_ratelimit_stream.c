@@ -11,7 +11,7 @@
  */
 
 
-#include "ngx_http_ai_ratelimit.h"
+#include "ngx_http_ai_ratelimit_lease.h"
 
 
 static uint64_t ngx_http_ai_limit_soon(ngx_http_ai_ticket_t *t);
@@ -214,6 +214,14 @@ ngx_http_ai_limit_topup_by(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
     now = ngx_http_ai_zone_now();
     ngx_http_ai_ticket_windows(t, now);
 
+    if (t->zone->redis) {
+        if (ngx_http_ai_lease_topup(l, t, &amounts, now, refusal) != NGX_OK) {
+            return NGX_DECLINED;
+        }
+
+        goto taken;
+    }
+
     ngx_http_ai_zone_lock(t->zone);
 
     rc = ngx_http_ai_limit_topup(t->zone->store, &t->hold, now,
@@ -225,6 +233,8 @@ ngx_http_ai_limit_topup_by(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
     if (rc != NGX_HTTP_AI_LIMIT_OK) {
         return NGX_DECLINED;
     }
+
+taken:
 
     for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
         t->held.v[i] += amounts.v[i];
@@ -262,6 +272,11 @@ ngx_http_ai_limit_refresh(ngx_http_ai_limited_t *l, int64_t now)
         }
 
         ngx_http_ai_ticket_windows(t, now);
+
+        if (t->zone->redis) {
+            (void) ngx_http_ai_lease_topup(l, t, &none, now, &refusal);
+            continue;
+        }
 
         ngx_http_ai_zone_lock(t->zone);
 

@@ -7,7 +7,7 @@
 /* the state of all zones for the operator, who may reset and raise a limit */
 
 
-#include "ngx_http_ai_ratelimit.h"
+#include "ngx_http_ai_ratelimit_lease.h"
 
 
 /* keys that are read under the lock at once, and shown when none is asked */
@@ -175,6 +175,12 @@ ngx_http_ai_view_change(ngx_http_request_t *r)
         {
             return ngx_http_ai_view_error(r, 400, "name a \"key\", or "
                                                   "\"all=1\"");
+        }
+
+        if (zone->redis) {
+            return ngx_http_ai_view_error(r, 409, "the zone is shared by "
+                                          "Redis, its keys cannot be reset "
+                                          "here");
         }
 
         ngx_http_ai_zone_lock(zone);
@@ -474,6 +480,10 @@ ngx_http_ai_view_zone(ngx_http_request_t *r, ngx_http_ai_limit_zone_t *zone,
                                           e->states, &e->holds);
             if (!more) {
                 break;
+            }
+
+            if (zone->redis) {
+                ngx_http_ai_lease_states(zone, &key, e->states, now);
             }
 
             e->len = ngx_min(key.len, sizeof(e->data));

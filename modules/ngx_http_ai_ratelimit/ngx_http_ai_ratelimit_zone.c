@@ -11,7 +11,7 @@
  */
 
 
-#include "ngx_http_ai_ratelimit.h"
+#include "ngx_http_ai_ratelimit_lease.h"
 
 
 /* ms between the calls of a worker's timer */
@@ -78,6 +78,15 @@ ngx_http_ai_zone_init(ngx_shm_zone_t *shm_zone, void *data)
             return NGX_ERROR;
         }
 
+        if ((old->redis_name.len == 0) != (zone->redis_name.len == 0)) {
+            ngx_log_error(NGX_LOG_EMERG, shm_zone->shm.log, 0,
+                          "zone \"%V\" was %s \"redis\" before, give it "
+                          "another name or size in %s:%ui", &zone->name,
+                          old->redis_name.len ? "with" : "without",
+                          zone->file, zone->line);
+            return NGX_ERROR;
+        }
+
         zone->sh = old->sh;
         zone->store = old->store;
 
@@ -96,6 +105,12 @@ ngx_http_ai_zone_init(ngx_shm_zone_t *shm_zone, void *data)
 
     sh = ngx_slab_calloc(shpool, sizeof(ngx_http_ai_zone_sh_t));
     if (sh == NULL) {
+        goto nomem;
+    }
+
+    zone->sh = sh;
+
+    if (zone->redis_name.len && ngx_http_ai_lease_init(zone) != NGX_OK) {
         goto nomem;
     }
 
@@ -131,7 +146,6 @@ ngx_http_ai_zone_init(ngx_shm_zone_t *shm_zone, void *data)
                 ^ (uint64_t) ngx_random();
 
     shpool->data = sh;
-    zone->sh = sh;
     zone->store = ngx_http_ai_limit_store_init(sh->block, size,
                                                NGX_HTTP_AI_LIMIT_KEY_MAX);
     if (zone->store == NULL) {
@@ -211,6 +225,7 @@ ngx_http_ai_zone_start(ngx_cycle_t *cycle,
                                   - 1));
 
     ngx_queue_init(&ngx_http_ai_zone_queue);
+    ngx_http_ai_lease_start(rmcf);
 
     zone = rmcf->zones.elts;
 
@@ -273,6 +288,10 @@ ngx_http_ai_zone_stop(ngx_cycle_t *cycle,
 
         ngx_http_ai_zone_unlock(zone[i]);
     }
+
+    ngx_http_ai_lease_stop(rmcf);
+
+    ngx_http_ai_zone_self = 0;
 }
 
 
@@ -401,6 +420,10 @@ ngx_http_ai_zone_timer(ngx_event_t *ev)
         ngx_http_ai_zone_beat(zone[i]);
         ngx_http_ai_zone_reap(zone[i], ev->log);
 
+        if (zone[i]->redis) {
+            ngx_http_ai_lease_tick(zone[i]);
+        }
+
         if (zone[i]->snapshot.len) {
             ngx_http_ai_snapshot_tick(zone[i], ev->log, 0);
         }
@@ -481,6 +504,15 @@ ngx_http_ai_zone_reap(ngx_http_ai_limit_zone_t *zone, ngx_log_t *log)
                       "\"%V\" whose requests have not ended properly",
                       sum, &zone->name);
     }
+}
+
+
+ngx_uint_t
+ngx_http_ai_zone_living(ngx_http_ai_limit_zone_t *zone, uint64_t owner)
+{
+    ngx_http_ai_zone_current = zone;
+
+    return ngx_http_ai_zone_alive(owner);
 }
 
 

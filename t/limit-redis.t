@@ -1,0 +1,430 @@
+#!/usr/bin/perl
+
+# Copyright (C) nginx AI gateway authors
+
+# Limits and quotas that nodes share through Redis: two gateways with two
+# workers each, and what happens when Redis is killed, stopped or slow.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use JSON::PP;
+use POSIX ();
+use Test::More;
+use Time::HiRes qw(time sleep);
+
+use AI::Kit;
+use AI::Gateway;
+use AI::Redis;
+
+my $missing = AI::Gateway::missing() // AI::Redis::missing();
+plan skip_all => $missing if $missing;
+plan skip_all => 'no module of limits'
+    if AI::Gateway::modules() && !grep { /ratelimit/ } AI::Gateway::modules();
+
+my $long = $ENV{TEST_AI_LONG};
+
+my $p = provider();
+my $url = $p->url;
+my $redis = AI::Redis->new(conf => "appendonly yes\nappendfsync always\n");
+$redis->start;
+my $slow = $redis->proxy;
+
+my $key = '$http_x_key';
+
+sub node {
+    my (%opt) = @_;
+    my $port = $opt{port} // $redis->{port};
+    my $more = $opt{more} // 'timeout 500ms; on_error deny;';
+
+    return gateway(<<"END", workers => 2, server => <<'END2');
+    ai_provider p { dialect openai; endpoint $url; key none; }
+    ai_provider e { dialect static; text "one two three"; }
+    ai_model m    { target p/usage:10.20; price in=1 out=1; }
+    ai_model w    { target p/wait:300; }
+    ai_model w2   { target p/wait:2000; }
+    ai_model s    { target e/x; }
+    ai_model long { target p/n:400+pace:5+usage:10.400; }
+
+    ai_redis main { server 127.0.0.1:$port; $more }
+
+    ai_limit_zone $key zone=req  requests=200r/hour redis=main;
+    ai_limit_zone $key zone=fast requests=6000r/m burst=100 redis=main;
+    ai_limit_zone $key zone=tok  tokens=3k/hour redis=main;
+    ai_limit_zone $key zone=conc concurrent=6 redis=main;
+    ai_quota_zone $key zone=day  requests=300/month redis=main;
+    ai_quota_zone $key zone=qtok tokens=3k/month redis=main;
+    ai_quota_zone $key zone=usd  usd=0.003/month redis=main;
+    ai_quota_zone $key zone=much tokens=100m/month redis=main;
+    ai_quota_zone $key zone=own  requests=5/month;
+
+    log_format limit '\$request_uri \$ai_limit|\$ai_quota|\$ai_limit_status';
+    access_log %%DIR%%/limit.log limit;
+END
+    location /req/   { ai_limit req;  ai_pass model; }
+    location /fast/  { ai_limit fast; ai_pass model; }
+    location /tok/   { ai_limit tok;  ai_pass model; }
+    location /conc/  { ai_limit conc; ai_pass model; }
+    location /day/   { ai_quota day;  ai_pass model; }
+    location /qtok/  { ai_quota qtok; ai_pass model; }
+    location /usd/   { ai_quota usd;  ai_pass model; }
+    location /much/  { ai_quota much; ai_pass model; }
+    location /both/  { ai_quota own day; ai_pass model; }
+    location /cut/   { ai_quota qtok overrun=cut; ai_pass model; }
+    location = /limits { ai_limit_view; }
+    location = /change { ai_limit_view write; }
+    location = /redis { return 200 $ai_redis_main; }
+    location = /fine  { return 204; }
+END2
+}
+
+sub ask {
+    my ($gw, $where, $who, $model, %more) = @_;
+
+    return $gw->client->post("/$where/v1/chat/completions",
+                             chat($model // 's', max_tokens => 20, %more),
+                             headers => [ 'X-Key' => $who ]);
+}
+
+# so many clients of each gateway at a time, each with so many requests;
+# counts of answers by status, and the longest time of one of them
+
+sub load {
+    my ($gws, $where, $who, $clients, $requests, %opt) = @_;
+    my (@readers, %sum);
+    my $longest = 0;
+
+    for my $gw (@$gws) {
+        for (1 .. $clients) {
+            pipe my $r, my $w or die "pipe: $!";
+            my $pid = fork // die "fork: $!";
+
+            if ($pid == 0) {
+                close $r;
+                my (%count, $max);
+
+                for my $i (1 .. $requests) {
+                    my $name = ref $who ? $who->($i) : $who;
+                    my $start = time();
+                    my $s = ask($gw, $where, $name, $opt{model});
+                    my $took = time() - $start;
+                    $max = $took if $took > ($max // 0);
+                    $count{$s->{status}}++;
+                    sleep $opt{pause} if $opt{pause};
+                }
+
+                print $w encode_json([ \%count, $max ]);
+                close $w;
+                POSIX::_exit(0);
+            }
+
+            close $w;
+            push @readers, [ $r, $pid ];
+        }
+    }
+
+    $opt{meanwhile}->() if $opt{meanwhile};
+
+    for (@readers) {
+        my ($r, $pid) = @$_;
+        local $/;
+        my ($count, $max) = @{ decode_json(<$r> // '[{},0]') };
+        waitpid $pid, 0;
+        $sum{$_} += $count->{$_} for keys %$count;
+        $longest = $max if $max > $longest;
+    }
+
+    return (\%sum, $longest);
+}
+
+# what Redis knows of a key: sums over its windows
+
+sub ledger {
+    my ($zone, $who) = @_;
+    my %sum = (g => 0, u => 0);
+
+    for my $k (@{ $redis->cmd('KEYS', "ai:{$zone:$who}:*") // [] }) {
+        my %h = @{ $redis->cmd('HGETALL', $k) // [] };
+        $sum{$_} += $h{$_} // 0 for qw(g u);
+    }
+
+    return \%sum;
+}
+
+sub state_of {
+    my ($gw, $zone, $who) = @_;
+    my $r = $gw->client->get("/limits?zone=$zone&key=$who&check=1");
+    my $z = $r->json->{zones}[0];
+
+    ok($z->{consistent}, "$zone: consistent") if !$z->{consistent};
+
+    return $z->{entries}[0] // { holds => 0 };
+}
+
+my @gw = (node(), node());
+
+$gw[0]->wait_for(sub { $_[0] || 1; $gw[0]->client->get('/redis')->{body}
+                       eq 'up' });
+
+# sums are exact, whoever asks
+
+my ($n) = load(\@gw, 'req', 'a', 8, 30);
+is($n->{200}, 200, 'requests of a rate: all of them and no more');
+is($n->{200} + $n->{429}, 480, 'requests of a rate: the others are refused');
+
+($n) = load(\@gw, 'day', 'a', 8, 30);
+is($n->{200}, 300, 'requests of a quota: all of them and no more');
+is($n->{200} + $n->{429}, 480, 'requests of a quota: others are refused');
+
+($n) = load(\@gw, 'qtok', 'a', 4, 40, model => 'm');
+my $used = $n->{200} * 30;
+cmp_ok($used, '<=', 3000, 'tokens of a quota: never above');
+cmp_ok($used, '>', 3000 - 8 * 30, 'tokens of a quota: nearly all are used');
+
+$gw[0]->wait_for(sub { ledger('qtok', 'a')->{u} == $used }, 5);
+is(ledger('qtok', 'a')->{u}, $used, 'Redis knows what was used');
+# ... but for answers that were longer than was reserved for them
+cmp_ok(ledger('qtok', 'a')->{g}, '<=', 3000 + 16, 'grants: within the limit');
+
+($n) = load(\@gw, 'tok', 'a', 4, 40, model => 'm');
+cmp_ok($n->{200} * 30, '<=', 3000 + 60, 'tokens of a rate: never above');
+cmp_ok($n->{200} * 30, '>', 3000 - 8 * 40, 'tokens of a rate: nearly all');
+
+($n) = load(\@gw, 'usd', 'a', 4, 40, model => 'm');
+cmp_ok($n->{200} * 30, '<=', 3000, 'money: never above');
+cmp_ok($n->{200} * 30, '>', 3000 - 8 * 30, 'money: nearly all is used');
+
+# slots: never more at a time
+
+my ($top, $now) = (0, 0);
+($n) = load(\@gw, 'conc', 'a', 8, 1, model => 'w');
+is($n->{200} + $n->{429}, 16, 'slots: all are answered');
+cmp_ok($n->{200}, '<=', 6, 'slots: never more than the limit');
+cmp_ok($n->{200}, '>=', 4, 'slots: most of them are used');
+
+ok($gw[0]->wait_for(sub { ask($gw[0], 'conc', 'a')->{status} == 200 }, 5),
+   'slots come back');
+
+# what clients are told is of all nodes
+
+my $r = ask($gw[0], 'day', 'h');
+is($r->{headers}{'x-ratelimit-limit-requests'}, 300, 'header: the limit');
+is($r->{headers}{'x-ratelimit-remaining-requests'}, 299, 'header: remaining');
+$r = ask($gw[1], 'day', 'h');
+is($r->{headers}{'x-ratelimit-remaining-requests'}, 298,
+   'header: what the other node has used');
+
+$r = ask($gw[0], 'day', 'a');
+is($r->{status}, 429, 'refusal');
+like($r->{body}, qr/limit 300 requests per month/, 'refusal: the limit');
+
+# all or none: what was taken in the zone before comes back
+
+for (1 .. 6) {
+    $r = ask($gw[0], 'both', 'a');
+    is($r->{status}, 429, 'two zones: refused by the shared one');
+    like($r->{body}, qr/\\"day\\"/, 'two zones: by that one');
+}
+
+is((state_of($gw[0], 'own', 'a')->{requests} // {})->{used} // 0, 0,
+   'two zones: nothing is used of the other');
+
+# what nobody uses comes back
+
+ask($gw[0], 'much', 'idle', 'm') for 1 .. 5;
+ok($gw[0]->wait_for(sub {
+       my $l = ledger('much', 'idle');
+       return $l->{u} == 150 && $l->{g} == 150;
+   }, 12), 'grants that are not used go back');
+
+# a hot key costs no call per request
+
+my ($before) = ($redis->cmd('INFO', 'commandstats') // '')
+               =~ /cmdstat_evalsha:calls=(\d+)/;
+($n) = load(\@gw, 'much', 'hot', 2, 100);
+my ($after) = ($redis->cmd('INFO', 'commandstats') // '')
+              =~ /cmdstat_evalsha:calls=(\d+)/;
+is($n->{200}, 400, 'hot key: all pass');
+cmp_ok($after - $before, '<', 120, 'hot key: few calls of Redis');
+
+# the view
+
+ok($gw[1]->wait_for(sub {
+       my $s = state_of($gw[1], 'day', 'a');
+       return ($s->{requests}{remaining} // 1) == 0
+              && $s->{requests}{limit} == 300;
+   }, 3), 'view: limits are those of all nodes');
+
+is($gw[0]->client->request('POST', '/change?zone=day&key=a&action=reset', '')
+       ->{status}, 409, 'a shared key is not reset at one node');
+
+# scripts are forgotten, connections closed
+
+$redis->cmd('SCRIPT', 'FLUSH');
+is(ask($gw[0], 'much', "flush$_")->{status}, 200, 'SCRIPT FLUSH') for 1 .. 3;
+
+$redis->cmd('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
+ok($gw[0]->wait_for(sub { $gw[0]->client->get('/redis')->{body} eq 'up' }, 3),
+   'connections come back');
+is(ask($gw[0], 'much', "kill$_")->{status}, 200, 'CLIENT KILL') for 1 .. 3;
+
+# kill -9: what finished is known exactly
+
+my $finished = 0;
+
+for my $round (1 .. $long ? 20 : 3) {
+    ($n) = load(\@gw, 'much', 'killed', 2, 25, model => 'm', pause => 0.01,
+                meanwhile => sub {
+                    sleep 0.3;
+                    $redis->kill;
+                    sleep 0.3;
+                    $redis->start;
+                });
+    $finished += $n->{200};
+    is($n->{200} + ($n->{503} // 0), 100, "kill $round: passed or refused");
+
+    $gw[0]->wait_for(sub {
+        2 == grep { $_->client->get('/redis')->{body} eq 'up' } @gw;
+    }, 5);
+}
+
+ok($gw[0]->wait_for(sub { ledger('much', 'killed')->{u} == $finished * 30 },
+                    15), 'kills: ledger error 0')
+    or diag(ledger('much', 'killed')->{u} . ' of ' . $finished * 30);
+
+# a node that ends gives back what it has
+
+$gw[1]->stop;
+ok($gw[0]->wait_for(sub {
+       my $l = ledger('much', 'killed');
+       return $l->{g} == $l->{u};
+   }, 12), 'at the end of a node nothing is left granted');
+
+# what to do without Redis
+
+$redis->stop;
+
+$r = ask($gw[0], 'much', 'deny1');
+is($r->{status}, 503, 'on_error deny: refused');
+like($r->{body}, qr/"much\\?" cannot be checked/, 'on_error deny: why');
+$redis->cont;
+
+my $local = node(port => $slow->{port},
+                 more => 'on_error local; nodes 4;');
+my $allow = node(port => $slow->{port}, more => 'on_error allow;');
+
+$local->wait_for(sub {
+    2 == grep { $_->client->get('/redis')->{body} eq 'up' } $local, $allow;
+}, 5);
+
+is(ask($local, 'much', 'up')->{status}, 200, 'on_error local: Redis answers');
+
+for my $case ([ 'stopped', sub { $redis->stop }, sub { $redis->cont } ],
+              [ '+200 ms', sub { $slow->delay(0.2) },
+                sub { $slow->delay(0) } ],
+              [ '+5 s', sub { $slow->delay(5) }, sub { $slow->delay(0) } ])
+{
+    my ($name, $break, $heal) = @$case;
+    my ($late, $worst, $fine, $bad) = (0, 0, 0, 0);
+
+    $break->();
+
+    for my $i (1 .. 40) {
+        my $start = time();
+        my $s = ask($local, 'much', "new$name$i");
+        my $took = time() - $start;
+
+        $bad++ if $s->{status} != 200;
+        $late++ if $took > 0.015;
+        $worst = $took if $took > $worst;
+
+        $start = time();
+        $local->client->get('/fine');
+        $took = time() - $start;
+        $fine = $took if $took > $fine;
+    }
+
+    is($bad, 0, "$name: all pass by the node's share");
+    diag("$name: $late late, at most " . int($worst * 1000) . ' ms, others '
+         . int($fine * 1000) . ' ms') if $ENV{TEST_AI_SHOW};
+    cmp_ok($late, '<=', 8, "$name: few are late");
+    cmp_ok($worst, '<', 0.15, "$name: ... and not much");
+    cmp_ok($fine, '<', 0.1, "$name: no worker waits");
+    is($local->client->get('/redis')->{body} =~ /open|down/, 1,
+       "$name: the breaker is open");
+
+    my $passed = grep { ask($allow, 'day', "allow$name")->{status} == 200 }
+                 1 .. 20;
+    is($passed, 20, "$name: on_error allow");
+
+    # money is refused as default is, here it is not asked for
+
+    $heal->();
+
+    ok($local->wait_for(sub {
+           $local->client->get('/redis')->{body} eq 'up'
+       }, 15), "$name: recovery");
+}
+
+# a share, and not more, while Redis is away; told when it is back
+
+$redis->kill;
+$local->wait_for(sub { $local->client->get('/redis')->{body} ne 'up' }, 5);
+
+($n) = load([ $local ], 'day', 'share', 4, 40);
+cmp_ok($n->{200}, '<=', 300 / 1, 'share: no more than that');
+cmp_ok($n->{200}, '>=', 300 / 4, 'share: as much as that');
+my $alone = $n->{200};
+
+$redis->start;
+ok($local->wait_for(sub { ledger('day', 'share')->{u} == $alone }, 15),
+   'share: Redis is told');
+cmp_ok(ledger('day', 'share')->{g}, '>=', $alone, 'share: it is granted');
+
+$local->stop;
+
+# no append-only file
+
+$redis->kill;
+$redis->{conf} = '';
+$redis->start;
+
+my $warned = node();
+ok($warned->wait_for(sub {
+       $warned->error_log =~ /has no append-only file/
+   }, 5), 'a warning that quotas would be forgotten');
+
+# mistakes
+
+sub bad {
+    my ($name, $zone, $expected) = @_;
+
+    my $gw = AI::Gateway->new(conf => <<"END");
+events {}
+http {
+    ai_provider e { dialect static; text "one"; }
+    ai_model s { target e/x; }
+    ai_redis main { server 127.0.0.1:6379; }
+    $zone
+    server { listen 127.0.0.1:%%PORT_0%%; location / { ai_pass model; } }
+}
+END
+    my ($rc, $out) = $gw->conf_test;
+    isnt($rc, 0, "$name: refused");
+    like($out, $expected, "$name: why");
+    like($out, qr/in .*nginx\.conf:\d+/, "$name: where");
+}
+
+bad('no such redis', 'ai_limit_zone $uri zone=a requests=1/m redis=mein;',
+    qr/zone "a": no ai_redis "mein", did you mean "main"\?/);
+bad('redis twice',
+    'ai_limit_zone $uri zone=a requests=1/m redis=main redis=main;',
+    qr/invalid "redis=main"/);
+bad('a snapshot beside it',
+    'ai_quota_zone $uri zone=a requests=1/day redis=main snapshot=x;',
+    qr/"snapshot" is of no use beside "redis"/);
+
+done_testing();
