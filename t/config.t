@@ -560,6 +560,7 @@ for my $file (sort glob "$AI::Gateway::top/conf/examples/*.conf") {
     $text =~ s{^\s*ssl_\w+\s[^;]*;}{}mg;
     $text =~ s{\blisten\s[^;]*;}{listen 127.0.0.1:%%PORT_0%%;}g;
     $text =~ s{(access_log)\s+/\S+}{$1 $dir/access.log}g;
+    $text =~ s{(\bsnapshot=)/\S+/}{$1$dir/}g;
 
     local $gw->{env} = { map { $_ => 'sk-test' }
                          $text =~ /\benv:(\w+)/g };
