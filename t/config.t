@@ -556,7 +556,6 @@ for my $file (sort glob "$AI::Gateway::top/conf/examples/*.conf") {
     $text =~ s{^\s*(?:user|pid|error_log|worker_processes)\s[^;]*;}{}mg;
     $text =~ s{file:/\S+?(?=[\s;])}{file:$dir/secret}g;
     $text =~ s{(\bai_data\s+)/[^\s;]+}{$1$dir}g;
-    $text =~ s{\bsnapshot=/\S+/(\w+)}{snapshot=$dir/$1}g;
     $text =~ s{^\s*ssl_\w+\s[^;]*;}{}mg;
     $text =~ s{\blisten\s[^;]*;}{listen 127.0.0.1:%%PORT_0%%;}g;
     $text =~ s{(access_log)\s+/\S+}{$1 $dir/access.log}g;
