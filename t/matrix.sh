@@ -156,6 +156,7 @@ in_chroot()
         DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get install -y -qq \
             --no-install-recommends nginx nginx-dev gcc make binutils \
             libc6-dev libssl-dev libpcre2-dev zlib1g-dev perl curl \
+            libhiredis-dev libcjson-dev redis-server \
             libio-socket-ssl-perl openssl procps > /dev/null
         touch "$root/.ready"
     fi
