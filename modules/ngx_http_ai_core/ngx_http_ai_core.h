@@ -30,12 +30,13 @@
 #include "ngx_http_ai_dialect.h"
 #include "ngx_http_ai_data.h"
 #include "ngx_http_ai_fetch.h"
+#include "ngx_http_ai_net.h"
 #include "ngx_http_ai_price.h"
 #include "ngx_http_ai_redis.h"
 
 
 /* changes with any change of what is below */
-#define NGX_HTTP_AI_ABI  4
+#define NGX_HTTP_AI_ABI  5
 
 #define NGX_HTTP_AI_VERSION  "0.1.0"
 
@@ -333,7 +334,8 @@ typedef struct {
     ngx_resolver_t  *(*resolver)(ngx_conf_t *cf, ngx_msec_t *timeout);
     ngx_int_t  (*hosts)(ngx_pool_t *pool, ngx_log_t *log, ngx_str_t *name,
                    ngx_array_t *addrs);
-    ngx_int_t  (*tls_trust)(ngx_conf_t *cf, ngx_ssl_t *ssl, ngx_str_t *ca);
+    ngx_int_t  (*tls_client)(ngx_conf_t *cf, ngx_uint_t verify, ngx_str_t *ca,
+                   ngx_ssl_t **ssl);
 
     /* Redis, see ngx_http_ai_redis.h */
     ngx_http_ai_redis_t  *(*redis_find)(ngx_conf_t *cf, ngx_str_t *name,

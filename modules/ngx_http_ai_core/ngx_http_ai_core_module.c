@@ -213,7 +213,7 @@ static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_resolver,
     ngx_http_ai_hosts,
 #if (NGX_HTTP_SSL)
-    ngx_http_ai_tls_trust,
+    ngx_http_ai_tls_client,
 #else
     NULL,
 #endif

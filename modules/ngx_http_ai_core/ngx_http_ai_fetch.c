@@ -32,8 +32,6 @@ static void ngx_http_ai_fetch_connected(ngx_http_ai_fetch_ctx_t *x);
 #if (NGX_HTTP_SSL)
 static ngx_int_t ngx_http_ai_fetch_ssl(ngx_conf_t *cf,
     ngx_http_ai_fetcher_t *fetcher);
-static ngx_int_t ngx_http_ai_fetch_ssl_init(ngx_http_ai_fetch_ctx_t *x,
-    ngx_connection_t *c);
 static void ngx_http_ai_fetch_handshake(ngx_connection_t *c);
 #endif
 static void ngx_http_ai_fetch_write_handler(ngx_event_t *ev);
@@ -106,53 +104,29 @@ ngx_http_ai_fetcher_create(ngx_conf_t *cf, ngx_http_ai_fetch_conf_t *conf)
 static ngx_int_t
 ngx_http_ai_fetch_ssl(ngx_conf_t *cf, ngx_http_ai_fetcher_t *fetcher)
 {
-    ngx_str_t            ca;
-    ngx_ssl_t           *ssl;
-    ngx_pool_cleanup_t  *cln;
+    ngx_str_t  ca;
 
-    ssl = ngx_pcalloc(cf->pool, sizeof(ngx_ssl_t));
-    if (ssl == NULL) {
+    ca = fetcher->conf.tls_ca;
+
+    switch (ngx_http_ai_tls_client(cf, fetcher->conf.tls_verify, &ca,
+                                   &fetcher->ssl))
+    {
+
+    case NGX_OK:
+        return NGX_OK;
+
+    case NGX_DECLINED:
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, NGX_HTTP_AI_NO_CA);
+        return NGX_ERROR;
+
+    case NGX_ABORT:
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "cannot use \"tls_ca %V\"",
+                           &fetcher->conf.tls_ca);
+        return NGX_ERROR;
+
+    default:
         return NGX_ERROR;
     }
-
-    ssl->log = cf->log;
-
-    if (ngx_ssl_create(ssl, NGX_SSL_TLSv1_2|NGX_SSL_TLSv1_3, NULL) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    cln = ngx_pool_cleanup_add(cf->pool, 0);
-    if (cln == NULL) {
-        ngx_ssl_cleanup_ctx(ssl);
-        return NGX_ERROR;
-    }
-
-    cln->handler = ngx_ssl_cleanup_ctx;
-    cln->data = ssl;
-
-    if (fetcher->conf.tls_verify) {
-        ca = fetcher->conf.tls_ca;
-
-        switch (ngx_http_ai_tls_trust(cf, ssl, &ca)) {
-
-        case NGX_OK:
-            break;
-
-        case NGX_DECLINED:
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, NGX_HTTP_AI_NO_CA);
-            return NGX_ERROR;
-
-        default:
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "cannot use \"tls_ca %V\"",
-                               &fetcher->conf.tls_ca);
-            return NGX_ERROR;
-        }
-    }
-
-    fetcher->ssl = ssl;
-
-    return NGX_OK;
 }
 
 #endif
@@ -399,7 +373,6 @@ ngx_http_ai_fetch_start(ngx_event_t *ev)
     rc = ngx_parse_addr(x->pool, &addr, name->data, name->len);
 
     if (rc == NGX_OK) {
-        x->address = 1;
         rc = ngx_http_ai_fetch_add(x, addr.sockaddr, addr.socklen);
 
     } else if (rc == NGX_DECLINED) {
@@ -614,23 +587,14 @@ ngx_http_ai_fetch_wait_handler(ngx_event_t *ev)
 static void
 ngx_http_ai_fetch_connect_handler(ngx_event_t *ev)
 {
-    int                       err;
-    socklen_t                 len;
+    ngx_err_t                 err;
     ngx_connection_t         *c;
     ngx_http_ai_fetch_ctx_t  *x;
 
     c = ev->data;
     x = c->data;
 
-    err = 0;
-    len = sizeof(int);
-
-    /* BSDs and Linux return 0 and set a pending error in err, Solaris
-     * returns -1 and sets errno */
-
-    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, (void *) &err, &len) == -1) {
-        err = ngx_socket_errno;
-    }
+    err = ngx_http_ai_connect_error(c);
 
     if (err) {
         (void) ngx_connection_error(c, err, "connect() failed");
@@ -671,7 +635,13 @@ ngx_http_ai_fetch_connected(ngx_http_ai_fetch_ctx_t *x)
 
         x->log->action = "handshaking";
 
-        if (ngx_http_ai_fetch_ssl_init(x, c) != NGX_OK) {
+        if (ngx_http_ai_tls_start(x->fetcher->ssl, c, x->pool,
+                                  x->fetcher->conf.tls_name.len
+                                  ? &x->fetcher->conf.tls_name
+                                  : &x->url.hostname,
+                                  x->fetcher->conf.tls_verify, &x->tls)
+            != NGX_OK)
+        {
             ngx_http_ai_fetch_fail(x, 0, "TLS could not be started");
             return;
         }
@@ -700,79 +670,6 @@ ngx_http_ai_fetch_connected(ngx_http_ai_fetch_ctx_t *x)
 
 #if (NGX_HTTP_SSL)
 
-static ngx_int_t
-ngx_http_ai_fetch_ssl_init(ngx_http_ai_fetch_ctx_t *x, ngx_connection_t *c)
-{
-    ngx_str_t  *name;
-#if (NGX_HAVE_INET6)
-    u_char      addr[16];
-#endif
-
-    if (ngx_ssl_create_connection(x->fetcher->ssl, c,
-                                  NGX_SSL_BUFFER|NGX_SSL_CLIENT)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    name = &x->url.hostname;
-
-    if (x->fetcher->conf.tls_name.len) {
-
-        /* OpenSSL takes a string with NUL */
-
-        name = &x->tls_name;
-        name->len = x->fetcher->conf.tls_name.len;
-        name->data = ngx_pcalloc(x->pool, name->len + 1);
-        if (name->data == NULL) {
-            return NGX_ERROR;
-        }
-
-        ngx_memcpy(name->data, x->fetcher->conf.tls_name.data, name->len);
-    }
-
-    x->tls_name = *name;
-
-    x->address = (ngx_inet_addr(name->data, name->len) != INADDR_NONE);
-
-#if (NGX_HAVE_INET6)
-    if (ngx_inet6_addr(name->data, name->len, addr) == NGX_OK) {
-        x->address = 1;
-    }
-#endif
-
-    if (!x->address) {
-
-        if (SSL_set_tlsext_host_name(c->ssl->connection,
-                                     (char *) name->data)
-            == 0)
-        {
-            ngx_ssl_error(NGX_LOG_ERR, c->log, 0,
-                          "SSL_set_tlsext_host_name(\"%s\") failed",
-                          name->data);
-            return NGX_ERROR;
-        }
-
-        return NGX_OK;
-    }
-
-    /* the stock check compares host names only, an address is the library's */
-
-    if (x->fetcher->conf.tls_verify
-        && X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(c->ssl->connection),
-                                         (char *) name->data)
-           != 1)
-    {
-        ngx_ssl_error(NGX_LOG_ERR, c->log, 0,
-                      "X509_VERIFY_PARAM_set1_ip_asc(\"%s\") failed",
-                      name->data);
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
 static void
 ngx_http_ai_fetch_handshake(ngx_connection_t *c)
 {
@@ -787,21 +684,21 @@ ngx_http_ai_fetch_handshake(ngx_connection_t *c)
         return;
     }
 
-    if (x->fetcher->conf.tls_verify) {
-        rc = SSL_get_verify_result(c->ssl->connection);
+    switch (ngx_http_ai_tls_check(c, &x->tls, &rc)) {
 
-        if (rc != X509_V_OK) {
-            ngx_http_ai_fetch_fail(x, 0, "certificate of \"%V\" is not "
-                                   "trusted (%l: %s)", &x->tls_name, rc,
-                                   X509_verify_cert_error_string(rc));
-            return;
-        }
+    case NGX_OK:
+        break;
 
-        if (!x->address && ngx_ssl_check_host(c, &x->tls_name) != NGX_OK) {
-            ngx_http_ai_fetch_fail(x, 0, "certificate is not one of \"%V\"",
-                                   &x->tls_name);
-            return;
-        }
+    case NGX_DECLINED:
+        ngx_http_ai_fetch_fail(x, 0, "certificate of \"%V\" is not "
+                               "trusted (%l: %s)", &x->tls.name, rc,
+                               X509_verify_cert_error_string(rc));
+        return;
+
+    default: /* NGX_ABORT */
+        ngx_http_ai_fetch_fail(x, 0, "certificate is not one of \"%V\"",
+                               &x->tls.name);
+        return;
     }
 
     ngx_http_ai_fetch_connected(x);

@@ -74,31 +74,4 @@ ngx_int_t ngx_http_ai_fetch(ngx_http_ai_fetcher_t *fetcher, ngx_str_t *url,
     ngx_http_ai_fetch_t *f);
 
 
-/*
- * The resolver for background work: that of http {}, or one made of
- * /etc/resolv.conf; NULL: none.  Call it after all of http {} was read.
- */
-ngx_resolver_t *ngx_http_ai_resolver(ngx_conf_t *cf, ngx_msec_t *timeout);
-
-/*
- * NGX_OK: the name is the machine's own (localhost, or in /etc/hosts), DNS has
- * no say in it; its addresses (ngx_addr_t without port) are added to addrs,
- * unless that is NULL.  NGX_DECLINED: it is not.
- */
-ngx_int_t ngx_http_ai_hosts(ngx_pool_t *pool, ngx_log_t *log, ngx_str_t *name,
-    ngx_array_t *addrs);
-
-/*
- * What a client's context verifies by: certificates of the file ca or, when it
- * is empty, those of the system, read once for all contexts of the cycle.
- * NGX_DECLINED: the system has none; NGX_ERROR: logged.
- */
-ngx_int_t ngx_http_ai_tls_trust(ngx_conf_t *cf, ngx_ssl_t *ssl,
-    ngx_str_t *ca);
-
-#define NGX_HTTP_AI_NO_CA                                                     \
-    "this system has no CA certificates, install package ca-certificates or " \
-    "add \"tls_ca\""
-
-
 #endif /* _NGX_HTTP_AI_FETCH_H_INCLUDED_ */

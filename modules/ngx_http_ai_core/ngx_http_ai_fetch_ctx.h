@@ -65,7 +65,9 @@ typedef struct {
     ngx_resolver_ctx_t             *resolving;
     ngx_array_t                     addrs;    /* of ngx_addr_t */
     ngx_uint_t                      next;
-    ngx_str_t                       tls_name;
+#if (NGX_HTTP_SSL)
+    ngx_http_ai_tls_peer_t          tls;
+#endif
 
     ngx_peer_connection_t           peer;
     ngx_buf_t                      *request;
@@ -78,7 +80,6 @@ typedef struct {
     size_t                          trailers;
     u_char                          error[NGX_HTTP_AI_FETCH_ERROR];
 
-    unsigned                        address:1;
     unsigned                        connected:1;
     unsigned                        header:1; /* was read */
     unsigned                        chunk_digits:1;

@@ -4,12 +4,6 @@
  */
 
 
-/*
- * What connections of the gateway's own have in common: whose certificates
- * are trusted, and who resolves names.
- */
-
-
 #include "ngx_http_ai_core_module.h"
 
 
@@ -26,6 +20,8 @@ static ngx_int_t ngx_http_ai_net_read(ngx_pool_t *pool, ngx_log_t *log,
 static ngx_int_t ngx_http_ai_net_line(ngx_str_t *text, ngx_str_t *line);
 static ngx_int_t ngx_http_ai_net_word(ngx_str_t *line, ngx_str_t *word);
 #if (NGX_HTTP_SSL)
+static ngx_int_t ngx_http_ai_tls_trust(ngx_conf_t *cf, ngx_ssl_t *ssl,
+    ngx_str_t *ca);
 static ngx_int_t ngx_http_ai_net_default_ca(ngx_conf_t *cf, SSL_CTX *ssl_ctx);
 #endif
 
@@ -320,9 +316,71 @@ ngx_http_ai_net_word(ngx_str_t *line, ngx_str_t *word)
 }
 
 
+ngx_err_t
+ngx_http_ai_connect_error(ngx_connection_t *c)
+{
+    int        err;
+    socklen_t  len;
+
+    err = 0;
+    len = sizeof(int);
+
+    /* BSDs and Linux return 0 and set a pending error in err, Solaris
+     * returns -1 and sets errno */
+
+    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, (void *) &err, &len) == -1) {
+        err = ngx_socket_errno;
+    }
+
+    return err;
+}
+
+
 #if (NGX_HTTP_SSL)
 
 ngx_int_t
+ngx_http_ai_tls_client(ngx_conf_t *cf, ngx_uint_t verify, ngx_str_t *ca,
+    ngx_ssl_t **client)
+{
+    ngx_int_t            rc;
+    ngx_ssl_t           *ssl;
+    ngx_pool_cleanup_t  *cln;
+
+    ssl = ngx_pcalloc(cf->pool, sizeof(ngx_ssl_t));
+    if (ssl == NULL) {
+        return NGX_ERROR;
+    }
+
+    ssl->log = cf->log;
+
+    if (ngx_ssl_create(ssl, NGX_SSL_TLSv1_2|NGX_SSL_TLSv1_3, NULL) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    cln = ngx_pool_cleanup_add(cf->pool, 0);
+    if (cln == NULL) {
+        ngx_ssl_cleanup_ctx(ssl);
+        return NGX_ERROR;
+    }
+
+    cln->handler = ngx_ssl_cleanup_ctx;
+    cln->data = ssl;
+
+    if (verify) {
+        rc = ngx_http_ai_tls_trust(cf, ssl, ca);
+
+        if (rc != NGX_OK) {
+            return (rc == NGX_ERROR) ? NGX_ABORT : rc;
+        }
+    }
+
+    *client = ssl;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
 ngx_http_ai_tls_trust(ngx_conf_t *cf, ngx_ssl_t *ssl, ngx_str_t *ca)
 {
     ngx_str_t  name;
@@ -418,6 +476,90 @@ ngx_http_ai_net_default_ca(ngx_conf_t *cf, SSL_CTX *ssl_ctx)
     }
 
     amcf->store = SSL_CTX_get_cert_store(ssl_ctx);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_ai_tls_start(ngx_ssl_t *ssl, ngx_connection_t *c, ngx_pool_t *pool,
+    ngx_str_t *name, ngx_uint_t verify, ngx_http_ai_tls_peer_t *peer)
+{
+    char    *text;
+#if (NGX_HAVE_INET6)
+    u_char   addr[16];
+#endif
+
+    if (ngx_ssl_create_connection(ssl, c, NGX_SSL_BUFFER|NGX_SSL_CLIENT)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    /* OpenSSL takes a string with NUL */
+
+    text = ngx_pcalloc(pool, name->len + 1);
+    if (text == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(text, name->data, name->len);
+
+    peer->name.data = (u_char *) text;
+    peer->name.len = name->len;
+    peer->verify = verify;
+    peer->address = (ngx_inet_addr(name->data, name->len) != INADDR_NONE);
+
+#if (NGX_HAVE_INET6)
+    if (ngx_inet6_addr(name->data, name->len, addr) == NGX_OK) {
+        peer->address = 1;
+    }
+#endif
+
+    if (!peer->address) {
+
+        if (SSL_set_tlsext_host_name(c->ssl->connection, text) == 0) {
+            ngx_ssl_error(NGX_LOG_ERR, c->log, 0,
+                          "SSL_set_tlsext_host_name(\"%s\") failed", text);
+            return NGX_ERROR;
+        }
+
+        return NGX_OK;
+    }
+
+    /* the stock check compares host names only, an address is the library's */
+
+    if (verify
+        && X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(c->ssl->connection),
+                                         text)
+           != 1)
+    {
+        ngx_ssl_error(NGX_LOG_ERR, c->log, 0,
+                      "X509_VERIFY_PARAM_set1_ip_asc(\"%s\") failed", text);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_ai_tls_check(ngx_connection_t *c, ngx_http_ai_tls_peer_t *peer,
+    long *reason)
+{
+    if (!peer->verify) {
+        return NGX_OK;
+    }
+
+    *reason = SSL_get_verify_result(c->ssl->connection);
+
+    if (*reason != X509_V_OK) {
+        return NGX_DECLINED;
+    }
+
+    if (!peer->address && ngx_ssl_check_host(c, &peer->name) != NGX_OK) {
+        return NGX_ABORT;
+    }
 
     return NGX_OK;
 }

@@ -546,52 +546,26 @@ ngx_http_ai_redis_number(ngx_conf_t *cf, void *ctx)
 static ngx_int_t
 ngx_http_ai_redis_ssl(ngx_conf_t *cf, ngx_http_ai_redis_t *redis)
 {
-    ngx_ssl_t           *ssl;
-    ngx_pool_cleanup_t  *cln;
+    switch (ngx_http_ai_tls_client(cf, redis->tls_verify, &redis->tls_ca,
+                                   &redis->ssl))
+    {
 
-    ssl = ngx_pcalloc(cf->pool, sizeof(ngx_ssl_t));
-    if (ssl == NULL) {
+    case NGX_OK:
+        return NGX_OK;
+
+    case NGX_DECLINED:
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, NGX_HTTP_AI_NO_CA);
+        return NGX_ERROR;
+
+    case NGX_ABORT:
+        (void) ngx_http_ai_conf_error(cf, redis->file, redis->line,
+                                      "redis \"%V\": cannot use \"tls_ca %V\"",
+                                      &redis->name, &redis->tls_ca);
+        return NGX_ERROR;
+
+    default:
         return NGX_ERROR;
     }
-
-    ssl->log = cf->log;
-
-    if (ngx_ssl_create(ssl, NGX_SSL_TLSv1_2|NGX_SSL_TLSv1_3, NULL) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    cln = ngx_pool_cleanup_add(cf->pool, 0);
-    if (cln == NULL) {
-        ngx_ssl_cleanup_ctx(ssl);
-        return NGX_ERROR;
-    }
-
-    cln->handler = ngx_ssl_cleanup_ctx;
-    cln->data = ssl;
-
-    if (redis->tls_verify) {
-
-        switch (ngx_http_ai_tls_trust(cf, ssl, &redis->tls_ca)) {
-
-        case NGX_OK:
-            break;
-
-        case NGX_DECLINED:
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, NGX_HTTP_AI_NO_CA);
-            return NGX_ERROR;
-
-        default:
-            (void) ngx_http_ai_conf_error(cf, redis->file, redis->line,
-                                          "redis \"%V\": cannot use "
-                                          "\"tls_ca %V\"", &redis->name,
-                                          &redis->tls_ca);
-            return NGX_ERROR;
-        }
-    }
-
-    redis->ssl = ssl;
-
-    return NGX_OK;
 }
 
 #endif

@@ -25,8 +25,6 @@ static void ngx_http_ai_redis_connect_next(ngx_http_ai_redis_conn_t *rc);
 static void ngx_http_ai_redis_connect_handler(ngx_event_t *ev);
 static void ngx_http_ai_redis_connected(ngx_http_ai_redis_conn_t *rc);
 #if (NGX_HTTP_SSL)
-static ngx_int_t ngx_http_ai_redis_ssl_init(ngx_http_ai_redis_conn_t *rc,
-    ngx_connection_t *c);
 static void ngx_http_ai_redis_handshake(ngx_connection_t *c);
 #endif
 static void ngx_http_ai_redis_write_handler(ngx_event_t *ev);
@@ -271,23 +269,14 @@ ngx_http_ai_redis_connect_next(ngx_http_ai_redis_conn_t *rc)
 static void
 ngx_http_ai_redis_connect_handler(ngx_event_t *ev)
 {
-    int                        err;
-    socklen_t                  len;
+    ngx_err_t                  err;
     ngx_connection_t          *c;
     ngx_http_ai_redis_conn_t  *rc;
 
     c = ev->data;
     rc = c->data;
 
-    err = 0;
-    len = sizeof(int);
-
-    /* BSDs and Linux return 0 and set a pending error in err, Solaris
-     * returns -1 and sets errno */
-
-    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, (void *) &err, &len) == -1) {
-        err = ngx_socket_errno;
-    }
+    err = ngx_http_ai_connect_error(c);
 
     if (err) {
         ngx_log_error(NGX_LOG_INFO, &rc->log, err,
@@ -320,7 +309,13 @@ ngx_http_ai_redis_connected(ngx_http_ai_redis_conn_t *rc)
 
     if (rc->redis->tls && c->ssl == NULL) {
 
-        if (ngx_http_ai_redis_ssl_init(rc, c) != NGX_OK) {
+        if (ngx_http_ai_tls_start(rc->redis->ssl, c, rc->pool,
+                                  rc->redis->tls_name.len
+                                  ? &rc->redis->tls_name
+                                  : &rc->redis->url.host,
+                                  rc->redis->tls_verify, &rc->tls)
+            != NGX_OK)
+        {
             ngx_http_ai_redis_down(rc, "TLS could not be started");
             return;
         }
@@ -364,65 +359,6 @@ ngx_http_ai_redis_connected(ngx_http_ai_redis_conn_t *rc)
 
 #if (NGX_HTTP_SSL)
 
-static ngx_int_t
-ngx_http_ai_redis_ssl_init(ngx_http_ai_redis_conn_t *rc, ngx_connection_t *c)
-{
-    ngx_str_t            *name;
-    ngx_http_ai_redis_t  *redis;
-#if (NGX_HAVE_INET6)
-    u_char                addr[16];
-#endif
-
-    redis = rc->redis;
-
-    if (ngx_ssl_create_connection(redis->ssl, c,
-                                  NGX_SSL_BUFFER|NGX_SSL_CLIENT)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    name = redis->tls_name.len ? &redis->tls_name : &redis->url.host;
-
-    /* OpenSSL takes a string with NUL */
-
-    rc->tls_name.len = name->len;
-    rc->tls_name.data = ngx_pcalloc(rc->pool, name->len + 1);
-    if (rc->tls_name.data == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_memcpy(rc->tls_name.data, name->data, name->len);
-    name = &rc->tls_name;
-
-    rc->address = (ngx_inet_addr(name->data, name->len) != INADDR_NONE);
-
-#if (NGX_HAVE_INET6)
-    if (ngx_inet6_addr(name->data, name->len, addr) == NGX_OK) {
-        rc->address = 1;
-    }
-#endif
-
-    if (!rc->address) {
-        return (SSL_set_tlsext_host_name(c->ssl->connection,
-                                         (char *) name->data)
-                == 0) ? NGX_ERROR : NGX_OK;
-    }
-
-    /* the stock check compares host names only, an address is the library's */
-
-    if (redis->tls_verify
-        && X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(c->ssl->connection),
-                                         (char *) name->data)
-           != 1)
-    {
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
 static void
 ngx_http_ai_redis_handshake(ngx_connection_t *c)
 {
@@ -436,21 +372,21 @@ ngx_http_ai_redis_handshake(ngx_connection_t *c)
         return;
     }
 
-    if (rc->redis->tls_verify) {
-        n = SSL_get_verify_result(c->ssl->connection);
+    switch (ngx_http_ai_tls_check(c, &rc->tls, &n)) {
 
-        if (n != X509_V_OK) {
-            ngx_http_ai_redis_down(rc, "its certificate is not trusted "
-                                   "(%l: %s)", n,
-                                   X509_verify_cert_error_string(n));
-            return;
-        }
+    case NGX_OK:
+        break;
 
-        if (!rc->address && ngx_ssl_check_host(c, &rc->tls_name) != NGX_OK) {
-            ngx_http_ai_redis_down(rc, "its certificate is not one of \"%V\"",
-                                   &rc->tls_name);
-            return;
-        }
+    case NGX_DECLINED:
+        ngx_http_ai_redis_down(rc, "its certificate is not trusted "
+                               "(%l: %s)", n,
+                               X509_verify_cert_error_string(n));
+        return;
+
+    default: /* NGX_ABORT */
+        ngx_http_ai_redis_down(rc, "its certificate is not one of \"%V\"",
+                               &rc->tls.name);
+        return;
     }
 
     ngx_http_ai_redis_connected(rc);

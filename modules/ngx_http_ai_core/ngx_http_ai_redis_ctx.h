@@ -71,7 +71,9 @@ typedef struct {
     ngx_addr_t                      addrs[NGX_HTTP_AI_REDIS_ADDRS];
     ngx_uint_t                      naddrs;
     ngx_uint_t                      next;
-    ngx_str_t                       tls_name;
+#if (NGX_HTTP_SSL)
+    ngx_http_ai_tls_peer_t          tls;
+#endif
 
     redisReader                    *reader;
     u_char                         *out;
@@ -86,7 +88,6 @@ typedef struct {
     ngx_msec_t                      since;    /* it is up */
     ngx_event_t                     timer;    /* of a try, or until the next */
     ngx_event_t                     stall;
-    unsigned                        address:1;
     unsigned                        said:1;   /* that it is down */
 } ngx_http_ai_redis_conn_t;
 

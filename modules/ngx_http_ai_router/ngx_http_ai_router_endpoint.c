@@ -255,7 +255,6 @@ ngx_http_ai_provider_ssl(ngx_conf_t *cf, ngx_http_ai_router_main_conf_t *amcf,
     ngx_str_t                  name;
     ngx_ssl_t                 *ssl;
     ngx_uint_t                 address;
-    ngx_pool_cleanup_t        *cln;
     ngx_http_upstream_conf_t  *conf;
 #if (NGX_HAVE_INET6)
     u_char                     addr[16];
@@ -295,47 +294,29 @@ ngx_http_ai_provider_ssl(ngx_conf_t *cf, ngx_http_ai_router_main_conf_t *amcf,
 #endif
     }
 
-    ssl = ngx_pcalloc(cf->pool, sizeof(ngx_ssl_t));
-    if (ssl == NULL) {
+    rc = amcf->api->tls_client(cf, provider->tls_verify, &provider->tls_ca,
+                               &ssl);
+
+    if (rc == NGX_ABORT) {
+        (void) ngx_http_ai_conf_error(cf, provider->file, provider->line,
+                                      "provider \"%V\": cannot use "
+                                      "\"tls_ca %V\"", &provider->name,
+                                      &provider->tls_ca);
         return NGX_ERROR;
     }
 
-    ssl->log = cf->log;
-
-    if (ngx_ssl_create(ssl, NGX_SSL_TLSv1_2|NGX_SSL_TLSv1_3, NULL) != NGX_OK) {
+    if (rc == NGX_DECLINED) {
+        (void) ngx_http_ai_conf_error(cf, provider->file, provider->line,
+                                      "provider \"%V\": "
+                                      NGX_HTTP_AI_NO_CA, &provider->name);
         return NGX_ERROR;
     }
 
-    cln = ngx_pool_cleanup_add(cf->pool, 0);
-    if (cln == NULL) {
-        ngx_ssl_cleanup_ctx(ssl);
+    if (rc != NGX_OK) {
         return NGX_ERROR;
     }
 
-    cln->handler = ngx_ssl_cleanup_ctx;
-    cln->data = ssl;
-
-    if (provider->tls_verify) {
-
-        rc = amcf->api->tls_trust(cf, ssl, &provider->tls_ca);
-
-        if (rc == NGX_ERROR) {
-            (void) ngx_http_ai_conf_error(cf, provider->file, provider->line,
-                                          "provider \"%V\": cannot use "
-                                          "\"tls_ca %V\"", &provider->name,
-                                          &provider->tls_ca);
-            return NGX_ERROR;
-        }
-
-        if (rc == NGX_DECLINED) {
-            (void) ngx_http_ai_conf_error(cf, provider->file, provider->line,
-                                          "provider \"%V\": "
-                                          NGX_HTTP_AI_NO_CA, &provider->name);
-            return NGX_ERROR;
-        }
-
-        conf->ssl_verify = 1;
-    }
+    conf->ssl_verify = provider->tls_verify;
 
     if (address) {
 
