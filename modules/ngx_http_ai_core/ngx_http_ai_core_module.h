@@ -22,6 +22,8 @@ typedef struct {
     ngx_array_t                    shared;        /* ngx_http_ai_shared_t * */
     ngx_array_t                    observers;
     ngx_array_t                    header_hooks;
+    ngx_array_t                    attempt_hooks;
+    ngx_array_t                    collectors;
 
     ngx_str_t                      zone_name;
     size_t                         zone_size;
@@ -46,6 +48,12 @@ typedef struct {
     unsigned                       configured:1;  /* http {} was read */
     unsigned                       resolved:1;    /* resolver is final */
 } ngx_http_ai_core_main_conf_t;
+
+
+typedef struct {
+    ngx_http_ai_collect_pt         handler;
+    void                          *data;
+} ngx_http_ai_collector_t;
 
 
 typedef struct {
