@@ -181,6 +181,7 @@ typedef struct {
 typedef struct {
     ngx_str_t                  target;        /* provider/upstream-model */
     ngx_str_t                  provider;
+    ngx_str_t                  vendor;        /* "openai"; or its dialect */
     ngx_str_t                  region;
     ngx_str_t                  model;         /* upstream's name */
     ngx_str_t                  upstream_id;   /* its request id */

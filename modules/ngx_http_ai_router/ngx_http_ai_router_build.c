@@ -36,6 +36,7 @@ static ngx_int_t ngx_http_ai_build_hooked(ngx_http_ai_attempt_t *a,
     ngx_http_ai_out_t *out);
 static ngx_uint_t ngx_http_ai_build_has(u_char *lines, size_t len,
     ngx_table_elt_t *h);
+static ngx_uint_t ngx_http_ai_build_trace(ngx_table_elt_t *h);
 static ngx_uint_t ngx_http_ai_build_known(ngx_http_ai_attempt_t *a,
     ngx_table_elt_t *h);
 static ngx_uint_t ngx_http_ai_build_credential(ngx_table_elt_t *h);
@@ -944,6 +945,11 @@ ngx_http_ai_build_forward(ngx_http_ai_attempt_t *a, ngx_table_elt_t *h)
         return 0;
     }
 
+    if (a->exec->ctx->trace && ngx_http_ai_build_trace(h)) {
+        /* there is one of the attempt, or it is not to be told */
+        return 0;
+    }
+
     if (ngx_http_ai_build_custom(a, h->lowcase_key, h->key.len)) {
         /* the operator's word counts */
         return 0;
@@ -1020,6 +1026,20 @@ ngx_http_ai_build_has(u_char *lines, size_t len, ngx_table_elt_t *h)
     }
 
     return 0;
+}
+
+
+static ngx_uint_t
+ngx_http_ai_build_trace(ngx_table_elt_t *h)
+{
+    return (h->key.len == sizeof("traceparent") - 1
+            && ngx_memcmp(h->lowcase_key, "traceparent",
+                          sizeof("traceparent") - 1)
+               == 0)
+           || (h->key.len == sizeof("tracestate") - 1
+               && ngx_memcmp(h->lowcase_key, "tracestate",
+                             sizeof("tracestate") - 1)
+                  == 0);
 }
 
 

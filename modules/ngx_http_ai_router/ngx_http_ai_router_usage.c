@@ -197,6 +197,8 @@ ngx_http_ai_router_attempt(ngx_http_ai_ctx_t *ctx, ngx_uint_t n,
 
     ngx_http_ai_plan_name(x, a->target, &t->target);
     t->provider = a->provider->name;
+    t->vendor = a->provider->vendor.len ? a->provider->vendor
+                                        : a->provider->dialect->name;
     t->region = a->provider->region;
     t->model = a->model;
     t->upstream_id = a->upstream_id;
