@@ -161,6 +161,8 @@ bad("header $_", "ai_trace $url/ header=$_;", qr/invalid "header=/)
 bad('off', 'ai_trace off sample=1;', qr/"ai_trace off" has no parameters/);
 bad('twice', "ai_trace $url/; ai_trace off;", qr/is duplicate/);
 bad('attribute', 'ai_trace_attribute a,b c;', qr/invalid name "a,b"/);
+bad('attribute list', 'ai_trace_attribute a b lists;',
+    qr/invalid parameter "lists" of "ai_trace_attribute"/);
 bad('attribute twice', 'ai_trace_attribute a b; ai_trace_attribute a c;',
     qr/is duplicate/);
 bad('variable', 'ai_trace_attribute a $;', qr/invalid variable name/);
@@ -173,7 +175,9 @@ bad('propagate', 'ai_trace_propagate x;', qr/invalid value "x"/);
                      . "header=x-langfuse-ingestion-version:4 service=gw "
                      . "flush=100ms;\n"
                      . 'ai_trace_attribute langfuse.session.id $http_x_s; '
-                     . 'ai_trace_attribute empty $http_x_none;');
+                     . 'ai_trace_attribute empty $http_x_none; '
+                     . 'ai_trace_attribute langfuse.trace.tags '
+                     . '"a, $http_x_s,,c " list;');
     $p->reset;
 
     my $r = ask($gw, 'm', 'X-S' => 'a"b');
@@ -198,6 +202,8 @@ bad('propagate', 'ai_trace_propagate x;', qr/invalid value "x"/);
     is($server->{resource}{'service.name'}, 'gw', '... service=');
     is($server->{attr}{'langfuse.session.id'}, 'a"b', '... attribute');
     ok(!exists $server->{attr}{empty}, '... not an empty one');
+    is_deeply($server->{attr}{'langfuse.trace.tags'}, [ 'a', 'a"b', 'c' ],
+              '... a list');
 
     my %want = (
         'gen_ai.operation.name' => 'chat', 'gen_ai.request.model' => 'm',
@@ -207,7 +213,7 @@ bad('propagate', 'ai_trace_propagate x;', qr/invalid value "x"/);
         'gen_ai.usage.output_tokens' => 7, 'nginx_ai.usage.state' => 'provider',
         'http.request.method' => 'POST', 'url.path' => '/v1/chat/completions',
         'http.response.status_code' => 200, 'nginx_ai.cost' => 0.00114,
-        'gen_ai.usage.cost' => 0.00114, 'nginx_ai.stream' => 0,
+        'gen_ai.usage.cost' => 0.00114, 'gen_ai.request.stream' => 0,
         'langfuse.observation.cost_details' => '{"total":0.001140000}',
         'langfuse.observation.type' => 'generation',
         'client.address' => '127.0.0.1', 'nginx_ai.attempts' => 1,
@@ -256,7 +262,7 @@ bad('propagate', 'ai_trace_propagate x;', qr/invalid value "x"/);
 
     cmp_ok($ttft, '>=', 0.05, '... the first token took');
     cmp_ok($ttft, '<', $took, '... less than all');
-    is($s->{attr}{'nginx_ai.stream'}, 1, '... is said to be one');
+    is($s->{attr}{'gen_ai.request.stream'}, 1, '... is said to be one');
     is($s->{attr}{'gen_ai.usage.output_tokens'}, 5, '... usage');
     cmp_ok(abs($s->{attr}{'gen_ai.response.time_to_first_chunk'} - $ttft), '<',
            0.02, '... as an attribute too');

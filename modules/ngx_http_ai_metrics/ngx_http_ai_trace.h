@@ -49,6 +49,7 @@ typedef struct {
 typedef struct {
     ngx_str_t                  name;
     ngx_http_complex_value_t  *value;
+    ngx_uint_t                 list;          /* with commas between */
 } ngx_http_ai_trace_attribute_t;
 
 

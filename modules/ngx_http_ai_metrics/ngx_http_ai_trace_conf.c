@@ -345,7 +345,7 @@ ngx_http_ai_trace_line(ngx_conf_t *cf, ngx_str_t *value)
 }
 
 
-/* ai_trace_attribute name value */
+/* ai_trace_attribute name value [list] */
 
 char *
 ngx_http_ai_trace_attribute(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
@@ -363,6 +363,14 @@ ngx_http_ai_trace_attribute(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
                            "invalid name \"%V\" of an attribute, it consists "
                            "of letters, digits, \"-\", \"_\" and \".\"",
                            &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    if (cf->args->nelts == 4 && !ngx_http_ai_str_is(&value[3], "list")) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid parameter \"%V\" of "
+                           "\"ai_trace_attribute\", known is list",
+                           &value[3]);
         return NGX_CONF_ERROR;
     }
 
@@ -390,6 +398,7 @@ ngx_http_ai_trace_attribute(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     a->name = value[1];
+    a->list = (cf->args->nelts == 4);
 
     return ngx_http_ai_conf_complex(cf, &value[2], &a->value);
 }

@@ -44,6 +44,8 @@ static void ngx_http_ai_span_server(ngx_http_ai_span_t *s, ngx_uint_t n);
 static void ngx_http_ai_span_request(ngx_http_ai_span_t *s);
 static void ngx_http_ai_span_principal(ngx_http_ai_span_t *s);
 static void ngx_http_ai_span_custom(ngx_http_ai_span_t *s);
+static void ngx_http_ai_span_list(ngx_http_ai_out_t *out, ngx_str_t *name,
+    ngx_str_t *value);
 static void ngx_http_ai_span_cost(ngx_http_ai_span_t *s);
 static void ngx_http_ai_span_events(ngx_http_ai_span_t *s, ngx_uint_t n);
 static void ngx_http_ai_span_attempt(ngx_http_ai_span_t *s, ngx_uint_t n,
@@ -222,7 +224,7 @@ ngx_http_ai_span_request(ngx_http_ai_span_t *s)
     ngx_http_ai_attr(out, "gen_ai.request.model", &ctx->request_model);
     ngx_http_ai_attr(out, "nginx_ai.request.id", &ctx->request_id);
 
-    ngx_http_ai_out_lit(out, ",{\"key\":\"nginx_ai.stream\",\"value\":"
+    ngx_http_ai_out_lit(out, ",{\"key\":\"gen_ai.request.stream\",\"value\":"
                              "{\"boolValue\":");
 
     if (ctx->stream) {
@@ -337,9 +339,68 @@ ngx_http_ai_span_custom(ngx_http_ai_span_t *s)
         }
 
         ngx_http_ai_out_lit(out, ",");
+
+        if (a[i].list) {
+            ngx_http_ai_span_list(out, &a[i].name, &value);
+            continue;
+        }
+
         ngx_http_ai_trace_text(out, (char *) a[i].name.data, a[i].name.len,
                                &value);
     }
+}
+
+
+/* texts with a comma between them, and white space around */
+
+static void
+ngx_http_ai_span_list(ngx_http_ai_out_t *out, ngx_str_t *name,
+    ngx_str_t *value)
+{
+    u_char      *p, *last, *end, *start;
+    ngx_uint_t   n;
+
+    ngx_http_ai_out_lit(out, "{\"key\":\"");
+    ngx_http_ai_out_str(out, name);
+    ngx_http_ai_out_lit(out, "\",\"value\":{\"arrayValue\":"
+                             "{\"values\":[");
+
+    n = 0;
+    p = value->data;
+    last = p + ngx_min(value->len, NGX_HTTP_AI_SPAN_VALUE);
+
+    while (p < last) {
+
+        start = p;
+
+        while (p < last && *p != ',') {
+            p++;
+        }
+
+        end = p++;
+
+        while (start < end && *start == ' ') {
+            start++;
+        }
+
+        while (start < end && end[-1] == ' ') {
+            end--;
+        }
+
+        if (start == end) {
+            continue;
+        }
+
+        if (n++) {
+            ngx_http_ai_out_lit(out, ",");
+        }
+
+        ngx_http_ai_out_lit(out, "{\"stringValue\":\"");
+        ngx_http_ai_out_escaped(out, start, end - start);
+        ngx_http_ai_out_lit(out, "\"}");
+    }
+
+    ngx_http_ai_out_lit(out, "]}}}");
 }
 
 
