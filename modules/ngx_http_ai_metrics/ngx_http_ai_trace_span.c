@@ -22,6 +22,8 @@
 /* longest value of an attribute that a client can choose */
 #define NGX_HTTP_AI_SPAN_VALUE   1024
 
+#define NGX_HTTP_AI_SPAN_SIZE    8192
+
 
 typedef struct {
     ngx_http_request_t              *request;
@@ -58,10 +60,9 @@ static void ngx_http_ai_span_usage(ngx_http_ai_span_t *s,
     ngx_http_ai_usage_t *u, ngx_http_ai_finish_e finish);
 static void ngx_http_ai_span_event(ngx_http_ai_span_t *s, ngx_uint_t *n,
     int64_t time, const char *name);
-static void ngx_http_ai_span_plain(ngx_http_ai_out_t *out, const char *key,
-    size_t key_len, ngx_str_t *value);
-static void ngx_http_ai_span_int(ngx_http_ai_out_t *out, const char *key,
-    size_t key_len, int64_t value);
+static void ngx_http_ai_span_value(ngx_http_ai_out_t *out, ngx_str_t *value);
+static void ngx_http_ai_span_plain(ngx_http_ai_out_t *out, ngx_str_t *value);
+static void ngx_http_ai_span_int(ngx_http_ai_out_t *out, int64_t value);
 static void ngx_http_ai_span_vendor(ngx_http_ai_out_t *out, ngx_str_t *vendor);
 static ngx_str_t *ngx_http_ai_span_cached(ngx_http_ai_cache_e cached);
 
@@ -76,16 +77,24 @@ static ngx_http_ai_span_vendor_t  ngx_http_ai_span_vendors[] = {
 };
 
 
+/* what is constant of an attribute is one literal: there are dozens of them */
+
+#define ngx_http_ai_attr_head(out, key, type)                                 \
+    ngx_http_ai_out_lit(out, ",{\"key\":\"" key "\",\"value\":{\"" type "\":")
+
 #define ngx_http_ai_attr(out, key, value)                                     \
-    ngx_http_ai_out_lit(out, ",");                                            \
-    ngx_http_ai_trace_text(out, key, sizeof(key) - 1, value)
+    ngx_http_ai_attr_head(out, key, "stringValue");                           \
+    ngx_http_ai_span_value(out, value)
 
 /* of names and words that need no escapes */
+
 #define ngx_http_ai_attr_plain(out, key, value)                               \
-    ngx_http_ai_span_plain(out, key, sizeof(key) - 1, value)
+    ngx_http_ai_attr_head(out, key, "stringValue");                           \
+    ngx_http_ai_span_plain(out, value)
 
 #define ngx_http_ai_attr_int(out, key, value)                                 \
-    ngx_http_ai_span_int(out, key, sizeof(key) - 1, value)
+    ngx_http_ai_attr_head(out, key, "intValue");                              \
+    ngx_http_ai_span_int(out, value)
 
 
 ngx_uint_t
@@ -108,6 +117,9 @@ ngx_http_ai_trace_spans(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     s.wall = (int64_t) tp->sec * 1000 + tp->msec - (int64_t) ngx_current_msec;
 
     n = 0;
+
+    /* of a usual request; it grows once, not with each piece */
+    (void) ngx_http_ai_out_grow(out, NGX_HTTP_AI_SPAN_SIZE);
 
     if (ctx->attempt) {
 
@@ -731,7 +743,15 @@ ngx_http_ai_trace_text(ngx_http_ai_out_t *out, const char *key, size_t key_len,
 {
     ngx_http_ai_out_lit(out, "{\"key\":\"");
     ngx_http_ai_out_mem(out, key, key_len);
-    ngx_http_ai_out_lit(out, "\",\"value\":{\"stringValue\":\"");
+    ngx_http_ai_out_lit(out, "\",\"value\":{\"stringValue\":");
+    ngx_http_ai_span_value(out, value);
+}
+
+
+static void
+ngx_http_ai_span_value(ngx_http_ai_out_t *out, ngx_str_t *value)
+{
+    ngx_http_ai_out_lit(out, "\"");
     ngx_http_ai_out_escaped(out, value->data,
                             ngx_min(value->len, NGX_HTTP_AI_SPAN_VALUE));
     ngx_http_ai_out_lit(out, "\"}}");
@@ -739,24 +759,18 @@ ngx_http_ai_trace_text(ngx_http_ai_out_t *out, const char *key, size_t key_len,
 
 
 static void
-ngx_http_ai_span_plain(ngx_http_ai_out_t *out, const char *key, size_t key_len,
-    ngx_str_t *value)
+ngx_http_ai_span_plain(ngx_http_ai_out_t *out, ngx_str_t *value)
 {
-    ngx_http_ai_out_lit(out, ",{\"key\":\"");
-    ngx_http_ai_out_mem(out, key, key_len);
-    ngx_http_ai_out_lit(out, "\",\"value\":{\"stringValue\":\"");
+    ngx_http_ai_out_lit(out, "\"");
     ngx_http_ai_out_str(out, value);
     ngx_http_ai_out_lit(out, "\"}}");
 }
 
 
 static void
-ngx_http_ai_span_int(ngx_http_ai_out_t *out, const char *key, size_t key_len,
-    int64_t value)
+ngx_http_ai_span_int(ngx_http_ai_out_t *out, int64_t value)
 {
-    ngx_http_ai_out_lit(out, ",{\"key\":\"");
-    ngx_http_ai_out_mem(out, key, key_len);
-    ngx_http_ai_out_lit(out, "\",\"value\":{\"intValue\":\"");
+    ngx_http_ai_out_lit(out, "\"");
     ngx_http_ai_out_int(out, value);
     ngx_http_ai_out_lit(out, "\"}}");
 }
