@@ -377,6 +377,9 @@ ngx_http_ai_tokens_raw(u_char *data, size_t len)
 
 #if (NGX_HTTP_AI_SCAN_SSE2)
 
+#define ngx_http_ai_tokens_mask(mask, x)                                      \
+    mask |= (uint64_t) _mm_movemask_epi8(x) << i
+
 #define ngx_http_ai_tokens_range(x, first, n)                                 \
     _mm_cmpeq_epi8(_mm_min_epu8(_mm_sub_epi8(x, _mm_set1_epi8(first)),        \
                                 _mm_set1_epi8(n)),                            \
@@ -384,9 +387,10 @@ ngx_http_ai_tokens_raw(u_char *data, size_t len)
 
 
 /*
- * The same for words with one space or one sign of punctuation and a space
- * between them, as many as are whole within a block, a bit for each byte.
- * Begins with a letter, or a space and a letter; 0: there is something else.
+ * The same for plain text, a bit for each byte of a block, as many words as
+ * are whole there: between two of them is a space, a sign of punctuation and
+ * a space, a line end, or a quote and a space.  Begins with a letter, or with
+ * a space and a letter; 0: there is something else.
  */
 
 static uint64_t
@@ -394,9 +398,10 @@ ngx_http_ai_tokens_plain(u_char **pos, u_char *last)
 {
     u_char      *p, buf[NGX_HTTP_AI_TOKENS_BLOCK];
     size_t       len;
-    __m128i      x, mark;
-    uint64_t     upper, letters, spaces, marks, bits, end, sum;
-    ngx_uint_t   i, n, ch;
+    __m128i      x;
+    uint64_t     upper, letters, spaces, marks, escapes, eols, quotes, after,
+                 bits, end, sum;
+    ngx_uint_t   i, n, class;
 
     p = *pos;
     len = last - p;
@@ -411,33 +416,55 @@ ngx_http_ai_tokens_plain(u_char **pos, u_char *last)
     letters = 0;
     spaces = 0;
     marks = 0;
+    escapes = 0;
 
     for (i = 0; i < NGX_HTTP_AI_TOKENS_BLOCK; i += 16) {
         x = _mm_loadu_si128((__m128i *) (p + i));
 
-        bits = _mm_movemask_epi8(_mm_cmpeq_epi8(x, _mm_set1_epi8(' ')));
-        spaces |= bits << i;
+        ngx_http_ai_tokens_mask(spaces, _mm_cmpeq_epi8(x,
+                                                       _mm_set1_epi8(' ')));
+        ngx_http_ai_tokens_mask(escapes, _mm_cmpeq_epi8(x,
+                                                       _mm_set1_epi8('\\')));
 
-        /* ",", "-", ".", ":", ";" */
-
-        mark = _mm_or_si128(ngx_http_ai_tokens_range(x, ',', 2),
-                            ngx_http_ai_tokens_range(x, ':', 1));
-        bits = _mm_movemask_epi8(mark);
-        marks |= bits << i;
-
-        bits = _mm_movemask_epi8(ngx_http_ai_tokens_range(x, 'A', 25));
-        upper |= bits << i;
+        /* ",", "-", "." */
+        ngx_http_ai_tokens_mask(marks, ngx_http_ai_tokens_range(x, ',', 2));
+        ngx_http_ai_tokens_mask(upper, ngx_http_ai_tokens_range(x, 'A', 25));
 
         x = _mm_or_si128(x, _mm_set1_epi8(0x20));
 
-        bits = _mm_movemask_epi8(ngx_http_ai_tokens_range(x, 'a', 25));
-        letters |= bits << i;
+        ngx_http_ai_tokens_mask(letters, ngx_http_ai_tokens_range(x, 'a', 25));
     }
 
-    bits = ~(letters | spaces | marks)
+    eols = 0;
+    quotes = 0;
+
+    for (bits = escapes << 1 >> 1; bits; bits &= bits - 1) {
+        n = __builtin_ctzll(bits);
+
+        if (p[n + 1] == 'n') {
+            eols |= (uint64_t) 1 << n;
+
+        } else if (p[n + 1] == '"') {
+            quotes |= (uint64_t) 1 << n;
+
+        } else {
+            break;
+        }
+    }
+
+    escapes = eols | quotes;
+    letters &= ~(escapes << 1);
+    after = letters << 1;
+    eols &= (after | marks << 1) & letters >> 2;
+
+    escapes = eols | quotes;
+
+    bits = ~(letters | spaces | marks | escapes | escapes << 1)
            | (spaces & spaces << 1)
-           | (upper & letters << 1)
-           | (marks & ~(letters << 1 & spaces >> 1));
+           | (upper & after)
+           | (marks & ~(after & (spaces | eols) >> 1))
+           | (quotes & ~((after & spaces >> 2)
+                         | (spaces << 1 & letters >> 2)));
 
     n = bits ? (ngx_uint_t) __builtin_ctzll(bits) : NGX_HTTP_AI_TOKENS_BLOCK;
 
@@ -451,11 +478,11 @@ ngx_http_ai_tokens_plain(u_char **pos, u_char *last)
 
         /* does the last word end here? */
 
-        ch = (n < NGX_HTTP_AI_TOKENS_BLOCK) ? p[n] : 'a';
+        class = (n < NGX_HTTP_AI_TOKENS_BLOCK)
+                ? ngx_http_ai_tokens_class(p[n]) : sw_lower;
 
-        if (ngx_http_ai_tokens_class(ch) >= sw_escape || ch == '\''
-            || ngx_http_ai_tokens_class(ch) == sw_lower
-            || ngx_http_ai_tokens_class(ch) == sw_upper)
+        if (class >= sw_escape || class == sw_lower || class == sw_upper
+            || p[n] == '\'')
         {
             bits = ~letters & end;
 
@@ -479,7 +506,6 @@ ngx_http_ai_tokens_plain(u_char **pos, u_char *last)
 
     end = (uint64_t) -1 >> (64 - n);
     letters &= end;
-    marks &= end;
 
     /* the eighth letter of a word, and those behind it */
 
@@ -490,16 +516,19 @@ ngx_http_ai_tokens_plain(u_char **pos, u_char *last)
     sum = 0;
 
     if (bits) {
-        end = bits & bits << 8;
+        after = bits & bits << 8;
 
-        if (end & end << (NGX_HTTP_AI_TOKENS_LONG - 15)) {
+        if (after & after << (NGX_HTTP_AI_TOKENS_LONG - 15)) {
             return 0;
         }
 
         sum = __builtin_popcountll(bits) * NGX_HTTP_AI_TOKENS_LETTER;
     }
 
-    bits = (letters & ~(letters << 1)) | marks;
+    /* line ends after punctuation belong to it */
+
+    bits = (letters & ~(letters << 1))
+           | ((marks | quotes | (eols & ~(marks << 1))) & end);
 
     *pos += n;
 
