@@ -96,13 +96,13 @@ typedef struct {
 } ngx_http_ai_limit_slot_t;
 
 
-/* kept as a whole with each change */
-
 typedef struct {
     uint32_t                   kfree;
     uint32_t                   ktop;
     uint32_t                   newest;
     uint32_t                   oldest;
+
+    /* what holds change, up to the first numbers of the statistics */
     uint32_t                   hfree;
     uint32_t                   htop;
     uint32_t                   tomb_first;
@@ -218,13 +218,35 @@ ngx_http_ai_limit_commit(ngx_http_ai_limit_store_t *st)
 }
 
 
+/* what a hold that comes or goes changes of the head */
+
+static ngx_inline void
+ngx_http_ai_limit_keep_holds(ngx_http_ai_limit_store_t *st)
+{
+    ngx_http_ai_limit_keep(st, &st->head.hfree,
+                           offsetof(ngx_http_ai_limit_head_t, stats.expired)
+                           - offsetof(ngx_http_ai_limit_head_t, hfree));
+}
+
+
+/* limit: what the meter is about to be given; NULL: it keeps its own */
+
 static ngx_inline void
 ngx_http_ai_limit_keep_meter(ngx_http_ai_limit_store_t *st,
-    ngx_http_ai_meters_t *meters, ngx_uint_t m)
+    ngx_http_ai_meters_t *meters, ngx_uint_t m, ngx_http_ai_limit_t *limit)
 {
+    ngx_http_ai_rate_t  *r;
+
     if (ngx_http_ai_meter_is_rate(m)) {
-        ngx_http_ai_limit_keep(st, &meters->rates[m],
-                               sizeof(ngx_http_ai_rate_t));
+        r = &meters->rates[m];
+
+        ngx_http_ai_limit_keep(st, r, offsetof(ngx_http_ai_rate_t, limit));
+
+        if (limit && !ngx_http_ai_rate_same(r, limit)) {
+            ngx_http_ai_limit_keep(st, &r->limit,
+                                   sizeof(ngx_http_ai_rate_t)
+                                   - offsetof(ngx_http_ai_rate_t, limit));
+        }
 
     } else if (ngx_http_ai_meter_is_window(m)) {
         ngx_http_ai_limit_keep(st, ngx_http_ai_meter_window(meters, m),

@@ -58,9 +58,9 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     ngx_http_ai_limit_t *limits, ngx_http_ai_amounts_t *amounts,
     ngx_http_ai_hold_t *hold, ngx_http_ai_limit_refusal_t *refusal)
 {
-    int64_t                    time, tokens, output;
+    int64_t                    time, fits, tokens, output;
     uint32_t                   i, k, hash, chain, *head;
-    ngx_uint_t                 m, alone;
+    ngx_uint_t                 m, mask, alone, refused;
     ngx_http_ai_meters_t      *meters, fresh;
     ngx_http_ai_amounts_t      taken;
     ngx_http_ai_limit_key_t   *kp;
@@ -84,40 +84,54 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         return NGX_HTTP_AI_LIMIT_REPEATED;
     }
 
-    for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-        taken.v[m] = (limits[m].limit < 0) ? 0
-                                           : ngx_http_ai_amount(amounts->v[m]);
-    }
-
-    kp = NULL;
-    meters = &fresh;
-
     if (k) {
         kp = ngx_http_ai_limit_key(st, k);
         meters = &kp->meters;
 
-        ngx_http_ai_limit_keep(st, &st->head, sizeof(st->head));
+        ngx_http_ai_limit_keep_holds(st);
         ngx_http_ai_limit_keep(st, &kp->link, sizeof(kp->link));
         ngx_http_ai_limit_touch(st, k);
 
     } else {
+        kp = NULL;
+        meters = &fresh;
+
         ngx_http_ai_meters_init(meters);
     }
 
+    mask = 0;
+    refused = 0;
+
     for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-        if (limits[m].limit >= 0) {
+        taken.v[m] = 0;
 
-            if (k) {
-                ngx_http_ai_limit_keep_meter(st, meters, m);
-            }
+        if (limits[m].limit < 0) {
+            continue;
+        }
 
-            ngx_http_ai_meter_advance(meters, m, &limits[m], time);
+        mask |= (ngx_uint_t) 1 << m;
+
+        if (k) {
+            ngx_http_ai_limit_keep_meter(st, meters, m, &limits[m]);
+        }
+
+        ngx_http_ai_meter_advance(meters, m, &limits[m], time);
+
+        taken.v[m] = ngx_http_ai_amount(amounts->v[m]);
+        fits = ngx_http_ai_meter_fits(meters, m, taken.v[m], 1);
+
+        if (fits >= 0) {
+            taken.v[m] = fits;
+
+        } else {
+            refused = 1;
         }
     }
 
-    if (ngx_http_ai_limit_allowed(st, meters, limits, &taken, 1, now, refusal)
-        != NGX_OK)
-    {
+    if (refused) {
+        (void) ngx_http_ai_limit_allowed(st, meters, limits, &taken, 1, now,
+                                         refusal);
+
         ngx_http_ai_limit_keep(st, &st->head.stats.refused, sizeof(uint64_t));
         st->head.stats.refused++;
         ngx_http_ai_limit_commit(st);
@@ -152,9 +166,9 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         } else {
             ngx_http_ai_limit_keep(st, &kp->link, sizeof(kp->link));
 
-            for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-                if (limits[m].limit >= 0) {
-                    ngx_http_ai_limit_keep_meter(st, &kp->meters, m);
+            for (m = 0; mask >> m; m++) {
+                if (mask & ((ngx_uint_t) 1 << m)) {
+                    ngx_http_ai_limit_keep_meter(st, &kp->meters, m, NULL);
                 }
             }
         }
@@ -171,15 +185,13 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 
     /* the rest of a free slot is nobody's: nothing of it is kept */
 
-    h->mask = 0;
-
-    for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-        if (limits[m].limit >= 0) {
-            h->mask |= 1 << m;
+    for (m = 0; mask >> m; m++) {
+        if (mask & ((ngx_uint_t) 1 << m)) {
             ngx_http_ai_meter_hold(meters, m, taken.v[m], kp->link.seq, alone);
         }
     }
 
+    h->mask = mask;
     h->key = k;
     h->chain = chain;
     h->owner = owner;
@@ -271,7 +283,7 @@ ngx_http_ai_limit_topup(ngx_http_ai_limit_store_t *st,
             taken.v[m] = ngx_min(taken.v[m],
                                  NGX_HTTP_AI_LIMIT_MAX - h->amounts.v[m]);
 
-            ngx_http_ai_limit_keep_meter(st, meters, m);
+            ngx_http_ai_limit_keep_meter(st, meters, m, &limits[m]);
             ngx_http_ai_meter_advance(meters, m, &limits[m], time);
         }
     }
@@ -383,7 +395,7 @@ ngx_http_ai_limit_settle(ngx_http_ai_limit_store_t *st,
         return ngx_http_ai_limit_correct(st, hold->index, now, &amounts);
     }
 
-    ngx_http_ai_limit_keep(st, &st->head, sizeof(st->head));
+    ngx_http_ai_limit_keep_holds(st);
 
     ngx_http_ai_limit_charge(st, hold->index, now, &amounts);
     ngx_http_ai_limit_unchain(st, hold->index);
@@ -529,21 +541,22 @@ ngx_http_ai_limit_allowed(ngx_http_ai_limit_store_t *st,
 }
 
 
-/* ids are often counted, and the chains of neighbours are in one cache line */
+/*
+ * Ids are made by the gateway.  They are often counted, and the chains of
+ * neighbours are in one cache line.
+ */
 
 static uint32_t
 ngx_http_ai_limit_chain(ngx_http_ai_limit_store_t *st, u_char *id)
 {
-    uint32_t  low;
-    uint64_t  n[2];
+    uint64_t  n[2], h;
 
     ngx_memcpy(n, id, 16);
 
-    low = n[1] & 15;
-    n[1] -= low;
+    h = (n[0] ^ st->seed[0]) + (n[1] >> 4);
+    h *= 0x9e3779b97f4a7c15;
 
-    return (ngx_http_ai_limit_hash(st->seed, (u_char *) n, 16)
-            & ~(uint64_t) 15) | low;
+    return ((uint32_t) (h >> 32) & ~(uint32_t) 15) | (n[1] & 15);
 }
 
 
@@ -749,7 +762,7 @@ ngx_http_ai_limit_correct(ngx_http_ai_limit_store_t *st, uint32_t i,
 
         for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
             if (h->mask & 1 << m) {
-                ngx_http_ai_limit_keep_meter(st, &k->meters, m);
+                ngx_http_ai_limit_keep_meter(st, &k->meters, m, NULL);
                 ngx_http_ai_meter_advance(&k->meters, m, NULL, time);
                 ngx_http_ai_limit_taken(h, m, &taken);
                 ngx_http_ai_meter_correct(&k->meters, m, &taken, actual->v[m],
@@ -790,7 +803,7 @@ ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st, uint32_t i,
 
     for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
         if (h->mask & 1 << m) {
-            ngx_http_ai_limit_keep_meter(st, &k->meters, m);
+            ngx_http_ai_limit_keep_meter(st, &k->meters, m, NULL);
             ngx_http_ai_meter_advance(&k->meters, m, NULL, time);
             ngx_http_ai_limit_taken(h, m, &taken);
             ngx_http_ai_meter_settle(&k->meters, m, &taken, actual->v[m],

@@ -42,9 +42,6 @@
 
 
 typedef struct {
-    int64_t                    limit;     /* < 0: was never given */
-    int64_t                    period;
-    int64_t                    burst;
     int64_t                    time;      /* up to which it was refilled */
     int64_t                    used;
     int64_t                    frac;      /* [0, period); 0 if used is */
@@ -53,6 +50,11 @@ typedef struct {
     int64_t                    nlows;
     int64_t                    seq[NGX_HTTP_AI_LIMIT_LOWS];
     int64_t                    low[NGX_HTTP_AI_LIMIT_LOWS];
+
+    /* seldom changed */
+    int64_t                    limit;     /* < 0: was never given */
+    int64_t                    period;
+    int64_t                    burst;
 } ngx_http_ai_rate_t;
 
 
@@ -102,6 +104,13 @@ typedef struct {
     (&(meters)->windows[(m) - NGX_HTTP_AI_METER_Q_REQUESTS])
 
 
+/* has the rate this limit already? */
+
+#define ngx_http_ai_rate_same(r, l)                                           \
+    ((r)->limit == (l)->limit && (r)->period == (l)->period                   \
+     && (r)->burst == ((l)->burst > 0 ? (l)->burst : (l)->limit))
+
+
 static ngx_inline int64_t
 ngx_http_ai_amount(int64_t v)
 {
@@ -148,6 +157,10 @@ void ngx_http_ai_meter_correct(ngx_http_ai_meters_t *meters, ngx_uint_t m,
 
 void ngx_http_ai_meter_forget(ngx_http_ai_meters_t *meters, ngx_uint_t m,
     int64_t seq);
+
+/* as far as it needs no division: see ngx_http_ai_limit_reset_time() */
+void ngx_http_ai_meter_left(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    int64_t now, ngx_http_ai_limit_state_t *state);
 
 void ngx_http_ai_meter_state(ngx_http_ai_meters_t *meters, ngx_uint_t m,
     int64_t now, ngx_http_ai_limit_state_t *state);

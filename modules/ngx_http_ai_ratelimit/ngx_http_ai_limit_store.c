@@ -13,7 +13,7 @@
 
 
 #define NGX_HTTP_AI_LIMIT_MAGIC    0x4c6e6941
-#define NGX_HTTP_AI_LIMIT_VERSION  1
+#define NGX_HTTP_AI_LIMIT_VERSION  2
 
 /* clocks of workers differ, as they are cached; ms */
 #define NGX_HTTP_AI_LIMIT_SKEW     60000
@@ -451,7 +451,7 @@ ngx_http_ai_limit_add(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 }
 
 
-/* the caller has kept the head and the link */
+/* the caller has kept the link */
 
 void
 ngx_http_ai_limit_touch(ngx_http_ai_limit_store_t *st, uint32_t i)
@@ -459,6 +459,8 @@ ngx_http_ai_limit_touch(ngx_http_ai_limit_store_t *st, uint32_t i)
     if (st->head.newest == i) {
         return;
     }
+
+    ngx_http_ai_limit_keep(st, &st->head.newest, 2 * sizeof(uint32_t));
 
     ngx_http_ai_limit_unlink(st, i);
     ngx_http_ai_limit_newest(st, i);
@@ -612,6 +614,25 @@ ngx_http_ai_limit_peek(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 }
 
 
+void
+ngx_http_ai_limit_left(ngx_http_ai_limit_store_t *st,
+    ngx_http_ai_hold_t *hold, int64_t now, ngx_uint_t mask,
+    ngx_http_ai_limit_state_t *states)
+{
+    ngx_uint_t             m;
+    ngx_http_ai_meters_t  *meters;
+
+    m = ngx_http_ai_limit_slot(st, hold->index)->key;
+    meters = &ngx_http_ai_limit_key(st, m)->meters;
+
+    for (m = 0; mask >> m; m++) {
+        if (mask & ((ngx_uint_t) 1 << m)) {
+            ngx_http_ai_meter_left(meters, m, now, &states[m]);
+        }
+    }
+}
+
+
 ngx_uint_t
 ngx_http_ai_limit_reset(ngx_http_ai_limit_store_t *st, ngx_str_t *key)
 {
@@ -660,7 +681,7 @@ ngx_http_ai_limit_forget(ngx_http_ai_limit_store_t *st, uint32_t i)
     k->link.seq++;
 
     for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-        ngx_http_ai_limit_keep_meter(st, &k->meters, m);
+        ngx_http_ai_limit_keep_meter(st, &k->meters, m, NULL);
         ngx_http_ai_meter_forget(&k->meters, m, k->link.seq);
     }
 

@@ -127,9 +127,14 @@ typedef struct {
     ngx_uint_t                     variable;  /* ... by variables */
     int64_t                        burst;     /* 0: the whole limit */
 
-    /* those of requests, as far as they are constant */
+    /*
+     * Those of requests, as far as they are constant: all but the windows,
+     * which are the worker's.
+     */
     ngx_http_ai_limit_t            limits[NGX_HTTP_AI_METER_MAX];
     ngx_http_ai_window_e           units[NGX_HTTP_AI_METER_MAX];
+    ngx_uint_t                     given;     /* bits of those with a limit */
+    ngx_uint_t                     zeros;     /* ... that allow nothing */
 
     ngx_http_ai_tz_t              *tz;
     ngx_uint_t                     week;      /* first day, 1 is Monday */
@@ -229,8 +234,10 @@ typedef struct ngx_http_ai_waiter_s  ngx_http_ai_waiter_t;
 typedef struct {
     ngx_http_ai_limit_zone_t      *zone;
     ngx_str_t                      key;
-    ngx_http_ai_limit_t            limits[NGX_HTTP_AI_METER_MAX];
-    ngx_http_ai_window_e           units[NGX_HTTP_AI_METER_MAX];
+
+    /* of each meter; those of the zone as long as they are the same */
+    ngx_http_ai_limit_t           *limits;
+    ngx_http_ai_window_e          *units;
     ngx_uint_t                     meters;    /* bits of those with a limit */
     ngx_uint_t                     zeros;     /* ... that allow nothing */
     ngx_http_ai_amounts_t          held;
@@ -348,6 +355,9 @@ int64_t ngx_http_ai_zone_now(void);
  */
 ngx_int_t ngx_http_ai_ticket_limits(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t);
+
+/* limits of its own, to be changed */
+ngx_int_t ngx_http_ai_ticket_own(ngx_pool_t *pool, ngx_http_ai_ticket_t *t);
 
 /* what is the same for all requests, at configuration */
 void ngx_http_ai_zone_limits(ngx_http_ai_limit_zone_t *zone);

@@ -409,10 +409,12 @@ ngx_http_ai_limit_triple(ngx_http_request_t *r, ngx_http_ai_least_t *least,
     value.data = p;
 
     if (date) {
-        p = ngx_http_ai_limit_date(p, p + 64, state->reset);
+        p = ngx_http_ai_limit_date(p, p + 64,
+                                   ngx_http_ai_limit_reset_time(state));
 
     } else {
-        p = ngx_http_ai_limit_duration(p, p + 64, state->reset);
+        p = ngx_http_ai_limit_duration(p, p + 64,
+                                       ngx_http_ai_limit_reset_time(state));
     }
 
     value.len = p - value.data;
@@ -529,7 +531,9 @@ ngx_http_ai_limit_ietf(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
 
             if (window) {
                 ngx_http_ai_out_lit(&left, ";t=");
-                ngx_http_ai_out_int(&left, (state->reset + 999) / 1000);
+                ngx_http_ai_out_int(&left,
+                                    (ngx_http_ai_limit_reset_time(state) + 999)
+                                    / 1000);
             }
 
             n++;

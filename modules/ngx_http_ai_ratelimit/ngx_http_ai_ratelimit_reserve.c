@@ -372,9 +372,15 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     now = ngx_http_ai_zone_now();
     ngx_http_ai_ticket_windows(t, now);
 
+    if (zone->sh->nraises && ngx_http_ai_ticket_own(r->pool, t) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     ngx_http_ai_zone_lock(zone);
 
-    ngx_http_ai_raise_apply(zone, &t->key, t->limits, now);
+    if (t->limits != zone->limits) {
+        ngx_http_ai_raise_apply(zone, &t->key, t->limits, now);
+    }
 
     for (i = 0; t->zeros >> i; i++) {
         if ((t->zeros & ((ngx_uint_t) 1 << i)) && t->limits[i].limit == 0) {
@@ -399,7 +405,12 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
                                   now + l->deadline, t->limits, &t->held,
                                   &t->hold, &l->refusal);
 
-    if (show && e != NGX_HTTP_AI_LIMIT_FULL) {
+    if (show && t->hold.index) {
+        ngx_http_ai_limit_left(zone->store, &t->hold, now, t->meters,
+                               t->states);
+        t->shown = 1;
+
+    } else if (show && e != NGX_HTTP_AI_LIMIT_FULL) {
         ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits,
                                t->states);
         t->shown = 1;
