@@ -395,8 +395,6 @@ ngx_http_ai_limit_room(ngx_http_ai_limit_store_t *st, int64_t now)
             return NGX_OK;
         }
 
-        ngx_http_ai_limit_keep(st, &st->head, sizeof(st->head));
-        ngx_http_ai_limit_keep(st, &k->link, sizeof(k->link));
         ngx_http_ai_limit_touch(st, i);
         ngx_http_ai_limit_commit(st);
     }
@@ -451,16 +449,19 @@ ngx_http_ai_limit_add(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 }
 
 
-/* the caller has kept the link */
-
 void
 ngx_http_ai_limit_touch(ngx_http_ai_limit_store_t *st, uint32_t i)
 {
+    ngx_http_ai_limit_link_t  *link;
+
     if (st->head.newest == i) {
         return;
     }
 
+    link = &ngx_http_ai_limit_key(st, i)->link;
+
     ngx_http_ai_limit_keep(st, &st->head.newest, 2 * sizeof(uint32_t));
+    ngx_http_ai_limit_keep(st, &link->newer, 2 * sizeof(uint32_t));
 
     ngx_http_ai_limit_unlink(st, i);
     ngx_http_ai_limit_newest(st, i);
@@ -681,7 +682,7 @@ ngx_http_ai_limit_forget(ngx_http_ai_limit_store_t *st, uint32_t i)
     k->link.seq++;
 
     for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-        ngx_http_ai_limit_keep_meter(st, &k->meters, m, NULL);
+        ngx_http_ai_limit_keep_meter(st, &k->meters, m);
         ngx_http_ai_meter_forget(&k->meters, m, k->link.seq);
     }
 

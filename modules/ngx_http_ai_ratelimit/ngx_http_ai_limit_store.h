@@ -125,6 +125,9 @@ typedef struct {
 typedef struct {
     uint32_t                   index;
     uint32_t                   serial;    /* of the slot's use */
+    uint32_t                   key;       /* where its key is; before
+                                             reserve() a guess, or 0 */
+    uint32_t                   cut;       /* less was taken than asked for */
 } ngx_http_ai_hold_t;
 
 
@@ -166,6 +169,13 @@ ngx_http_ai_limit_e ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st,
     ngx_str_t *key, u_char *id, uint64_t owner, int64_t now, int64_t deadline,
     ngx_http_ai_limit_t *limits, ngx_http_ai_amounts_t *amounts,
     ngx_http_ai_hold_t *hold, ngx_http_ai_limit_refusal_t *refusal);
+
+/* the same, for whoever knows which limits there are: a bit for each */
+ngx_http_ai_limit_e ngx_http_ai_limit_reserve_of(
+    ngx_http_ai_limit_store_t *st, ngx_str_t *key, u_char *id, uint64_t owner,
+    int64_t now, int64_t deadline, ngx_http_ai_limit_t *limits,
+    ngx_uint_t mask, ngx_http_ai_amounts_t *amounts, ngx_http_ai_hold_t *hold,
+    ngx_http_ai_limit_refusal_t *refusal);
 
 /* more for a running request, or none, only for the deadline, which also a
  * refusal moves; REFUSED takes nothing */

@@ -62,13 +62,9 @@ ngx_http_ai_ticket_limits(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
     rmcf = ngx_http_get_module_main_conf(r, ngx_http_ai_ratelimit_module);
 
-    if (zone->variable == 0 && (text == NULL || text->len == 0)
-        && rmcf->switch_data == NULL)
+    if ((zone->variable || (text && text->len))
+        && ngx_http_ai_ticket_own(r->pool, t) != NGX_OK)
     {
-        return t->meters ? NGX_OK : NGX_DECLINED;
-    }
-
-    if (ngx_http_ai_ticket_own(r->pool, t) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -105,11 +101,15 @@ ngx_http_ai_ticket_limits(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         return NGX_ERROR;
     }
 
-    if (rmcf->switch_data) {
-        ngx_http_ai_switch_raises(rmcf, t);
+    if (rmcf->switch_data
+        && ngx_http_ai_switch_raises(rmcf, r->pool, t) != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
-    ngx_http_ai_limit_bits(t->limits, &t->meters, &t->zeros);
+    if (t->limits != zone->limits) {
+        ngx_http_ai_limit_bits(t->limits, &t->meters, &t->zeros);
+    }
 
     return t->meters ? NGX_OK : NGX_DECLINED;
 }
