@@ -348,6 +348,10 @@ typedef struct {
     /* ... and is it one?  In a merge, of the location that is merged */
     ngx_uint_t  (*serves)(ngx_conf_t *cf);
 
+    /* in a merge: requests of the location are parsed with all nodes at once,
+     * as they will be needed */
+    void  (*parse_whole)(ngx_conf_t *cf);
+
     /* is the request's location one of these? */
     ngx_uint_t  (*enabled)(ngx_http_request_t *r);
 
