@@ -29,7 +29,8 @@ my $long = $ENV{TEST_AI_LONG};
 
 my $p = provider();
 my $url = $p->url;
-my $redis = AI::Redis->new(conf => "appendonly yes\nappendfsync always\n");
+my $redis = AI::Redis->new(conf => "appendonly yes\nappendfsync "
+                                   . ($long ? "everysec\n" : "always\n"));
 $redis->start;
 my $slow = $redis->proxy;
 
@@ -275,7 +276,7 @@ is(ask($gw[0], 'much', "kill$_")->{status}, 200, 'CLIENT KILL') for 1 .. 3;
 
 my $finished = 0;
 
-for my $round (1 .. $long ? 20 : 3) {
+for my $round (1 .. ($long ? 20 : 3)) {
     ($n) = load(\@gw, 'much', 'killed', 2, 25, model => 'm', pause => 0.01,
                 meanwhile => sub {
                     sleep 0.3;

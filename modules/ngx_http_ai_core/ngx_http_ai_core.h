@@ -36,7 +36,7 @@
 
 
 /* changes with any change of what is below */
-#define NGX_HTTP_AI_ABI  5
+#define NGX_HTTP_AI_ABI  6
 
 #define NGX_HTTP_AI_VERSION  "0.1.0"
 
@@ -171,6 +171,9 @@ struct ngx_http_ai_ctx_s {
     int64_t                    input_estimate;    /* -1: not made yet */
     int64_t                    images;            /* -1: not counted yet */
     uint64_t                   watch;         /* see observers */
+    int64_t                    output_cap;    /* tokens that a provider may
+                                                 make of each choice; -1: any
+                                                 number */
 
     ngx_uint_t                 stage;         /* how far the hooks are */
     ngx_uint_t                 hook;

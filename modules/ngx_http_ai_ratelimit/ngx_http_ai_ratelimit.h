@@ -383,8 +383,19 @@ ngx_int_t ngx_http_ai_learned_init(ngx_slab_pool_t *shpool, void **data,
     void *conf, ngx_log_t *log);
 int64_t ngx_http_ai_output_estimate(ngx_http_ai_ratelimit_main_conf_t *rmcf,
     ngx_http_ai_ctx_t *ctx);
+
+/* what the client allows, else the model's own limit, of all choices together;
+ * -1: none is known */
+int64_t ngx_http_ai_output_asked(ngx_http_ai_ctx_t *ctx, int64_t *times);
+
 void ngx_http_ai_output_learn(ngx_http_ai_ratelimit_main_conf_t *rmcf,
     ngx_http_ai_ctx_t *ctx);
+
+
+/* ngx_http_ai_ratelimit_cap.c */
+
+/* ctx->output_cap; NGX_DECLINED: there is nothing left for an answer */
+ngx_int_t ngx_http_ai_limit_cap(ngx_http_ai_limited_t *l);
 
 
 /* ngx_http_ai_ratelimit_stream.c */

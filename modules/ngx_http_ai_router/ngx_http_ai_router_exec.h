@@ -319,6 +319,16 @@ ngx_int_t ngx_http_ai_build_header(ngx_http_ai_attempt_t *a, off_t length,
     ngx_buf_t **header);
 
 
+/* ngx_http_ai_router_cap.c */
+
+/* so many changes at most */
+#define NGX_HTTP_AI_CAP_PATCH  3
+
+/* adds to ops[] what keeps an answer within ctx->output_cap */
+ngx_int_t ngx_http_ai_build_cap(ngx_http_ai_attempt_t *a,
+    ngx_http_ai_json_t *j, ngx_http_ai_patch_op_t *ops, ngx_uint_t *n);
+
+
 /* ngx_http_ai_router_answer.c */
 
 ngx_int_t ngx_http_ai_answer_init(ngx_http_ai_attempt_t *a);
