@@ -197,6 +197,7 @@ struct ngx_http_ai_ctx_s {
                                                  be set before the attempts */
     unsigned                   cut:1;         /* ... it did */
     unsigned                   cost_trailer:1;    /* x-ai-cost of a stream */
+    unsigned                   cost_usage:1;  /* the cost is told in usage */
     unsigned                   need_price:1;  /* targets without a price are
                                                  not asked */
 

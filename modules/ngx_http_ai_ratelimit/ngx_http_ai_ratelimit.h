@@ -184,7 +184,8 @@ typedef struct {
     ngx_http_ai_switches_t        *switches;  /* per worker */
     ngx_http_ai_webhook_t         *webhook;   /* of alerts; NULL: none */
     ngx_uint_t                     used;      /* a location has limits */
-    ngx_uint_t                     cost;      /* ... has "ai_headers cost" */
+    ngx_uint_t                     cost;      /* ... has "ai_headers cost", */
+    ngx_uint_t                     usage_cost;    /* ... usage_cost */
 } ngx_http_ai_ratelimit_main_conf_t;
 
 
@@ -192,6 +193,7 @@ typedef struct {
 #define NGX_HTTP_AI_HEADERS_RATELIMIT  0x0002
 #define NGX_HTTP_AI_HEADERS_IETF       0x0004
 #define NGX_HTTP_AI_HEADERS_COST       0x0008
+#define NGX_HTTP_AI_HEADERS_USAGE      0x0010
 
 #define NGX_HTTP_AI_DRY_OFF            0x0001
 #define NGX_HTTP_AI_DRY_LIMIT          0x0002
@@ -426,6 +428,8 @@ ngx_int_t ngx_http_ai_limit_refuse(ngx_http_request_t *r,
 ngx_int_t ngx_http_ai_limit_header_hook(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
+ngx_int_t ngx_http_ai_cost_usage_hook(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx);
 ngx_int_t ngx_http_ai_cost_header_hook(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 

@@ -958,7 +958,7 @@ ngx_http_ai_limit_flags(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     static ngx_str_t  headers[] = {
         ngx_string("off"), ngx_string("ratelimit"), ngx_string("ietf"),
-        ngx_string("cost"), ngx_null_string
+        ngx_string("cost"), ngx_string("usage_cost"), ngx_null_string
     };
 
     ngx_str_t  *words;
