@@ -15,6 +15,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_ai_core.h"
+#include "ngx_http_ai_quantity.h"
 #include "ngx_http_ai_limit_store.h"
 #include "ngx_http_ai_limit_window.h"
 
@@ -24,8 +25,7 @@
 #define NGX_HTTP_AI_LIMIT_WORKERS     512
 #define NGX_HTTP_AI_LIMIT_RAISES      64
 
-/* the largest amount: beyond it JSON readers lose digits */
-#define NGX_HTTP_AI_LIMIT_MOST        ((int64_t) 1 << 53)
+#define NGX_HTTP_AI_LIMIT_MOST        NGX_HTTP_AI_QUANTITY_MOST
 
 #define ngx_http_ai_meter_bit(m)  ((ngx_uint_t) 1 << NGX_HTTP_AI_METER_##m)
 
