@@ -249,6 +249,9 @@ struct ngx_http_ai_ctx_s {
     int64_t                    input_estimate;    /* -1: not made yet */
     int64_t                    images;            /* -1: not counted yet */
     uint64_t                   watch;         /* see observers */
+    int64_t                    output_cap;    /* tokens that a provider may
+                                                 make of each choice; -1: any
+                                                 number */
 
     ngx_uint_t                 stage;         /* how far the hooks are */
     ngx_uint_t                 hook;
@@ -272,6 +275,7 @@ struct ngx_http_ai_ctx_s {
                                                  be set before the attempts */
     unsigned                   cut:1;         /* ... it did */
     unsigned                   cost_trailer:1;    /* x-ai-cost of a stream */
+    unsigned                   cost_usage:1;  /* the cost is told in usage */
     unsigned                   need_price:1;  /* targets without a price are
                                                  not asked */
     unsigned                   free:1;        /* limits charge nothing for the

@@ -1152,6 +1152,19 @@ ngx_http_ai_out_int(ngx_http_ai_out_t *out, int64_t n)
 }
 
 
+void
+ngx_http_ai_out_dollars(ngx_http_ai_out_t *out, int64_t nano)
+{
+    u_char  buf[10];
+
+    ngx_http_ai_out_int(out, nano / 1000000000);
+
+    (void) ngx_snprintf(buf, sizeof(buf), ".%09L", nano % 1000000000);
+
+    ngx_http_ai_out_mem(out, buf, sizeof(buf));
+}
+
+
 /*
  * Length of the UTF-8 sequence at p.  If it is not a valid one, of its
  * longest valid beginning, at least 1.

@@ -118,6 +118,7 @@ ngx_http_ai_create_ctx(ngx_http_request_t *r)
     ctx->cost = -1;
     ctx->images = -1;
     ctx->input_estimate = -1;
+    ctx->output_cap = -1;
     ctx->watch = NGX_HTTP_AI_WATCH_NEVER;
     ngx_http_ai_usage_init(&ctx->usage);
 

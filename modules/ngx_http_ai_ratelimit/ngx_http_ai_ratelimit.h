@@ -15,6 +15,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_ai_core.h"
+#include "ngx_http_ai_quantity.h"
 #include "ngx_http_ai_limit_store.h"
 #include "ngx_http_ai_limit_window.h"
 
@@ -26,8 +27,7 @@
 #define NGX_HTTP_AI_LIMIT_WORKERS     512
 #define NGX_HTTP_AI_LIMIT_RAISES      64
 
-/* the largest amount: beyond it JSON readers lose digits */
-#define NGX_HTTP_AI_LIMIT_MOST        ((int64_t) 1 << 53)
+#define NGX_HTTP_AI_LIMIT_MOST        NGX_HTTP_AI_QUANTITY_MOST
 
 #define ngx_http_ai_meter_bit(m)  ((ngx_uint_t) 1 << NGX_HTTP_AI_METER_##m)
 
@@ -204,7 +204,8 @@ typedef struct {
     ngx_http_ai_switches_t        *switches;  /* per worker */
     ngx_http_ai_webhook_t         *webhook;   /* of alerts; NULL: none */
     ngx_uint_t                     used;      /* a location has limits */
-    ngx_uint_t                     cost;      /* ... has "ai_headers cost" */
+    ngx_uint_t                     cost;      /* ... has "ai_headers cost", */
+    ngx_uint_t                     usage_cost;    /* ... usage_cost */
 } ngx_http_ai_ratelimit_main_conf_t;
 
 
@@ -212,6 +213,7 @@ typedef struct {
 #define NGX_HTTP_AI_HEADERS_RATELIMIT  0x0002
 #define NGX_HTTP_AI_HEADERS_IETF       0x0004
 #define NGX_HTTP_AI_HEADERS_COST       0x0008
+#define NGX_HTTP_AI_HEADERS_USAGE      0x0010
 
 #define NGX_HTTP_AI_DRY_OFF            0x0001
 #define NGX_HTTP_AI_DRY_LIMIT          0x0002
@@ -421,8 +423,19 @@ ngx_int_t ngx_http_ai_learned_init(ngx_slab_pool_t *shpool, void **data,
     void *conf, ngx_log_t *log);
 int64_t ngx_http_ai_output_estimate(ngx_http_ai_ratelimit_main_conf_t *rmcf,
     ngx_http_ai_ctx_t *ctx);
+
+/* what the client allows, else the model's own limit, of all choices together;
+ * -1: none is known */
+int64_t ngx_http_ai_output_asked(ngx_http_ai_ctx_t *ctx, int64_t *times);
+
 void ngx_http_ai_output_learn(ngx_http_ai_ratelimit_main_conf_t *rmcf,
     ngx_http_ai_ctx_t *ctx);
+
+
+/* ngx_http_ai_ratelimit_cap.c */
+
+/* ctx->output_cap; NGX_DECLINED: there is nothing left for an answer */
+ngx_int_t ngx_http_ai_limit_cap(ngx_http_ai_limited_t *l);
 
 
 /* ngx_http_ai_ratelimit_stream.c */
@@ -453,6 +466,8 @@ ngx_int_t ngx_http_ai_limit_refuse(ngx_http_request_t *r,
 ngx_int_t ngx_http_ai_limit_header_hook(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
+ngx_int_t ngx_http_ai_cost_usage_hook(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx);
 ngx_int_t ngx_http_ai_cost_header_hook(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 

@@ -577,6 +577,19 @@ ngx_http_ai_limit_ietf(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
 }
 
 
+ngx_int_t
+ngx_http_ai_cost_usage_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
+{
+    ngx_http_ai_ratelimit_loc_conf_t  *rlcf;
+
+    rlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_ratelimit_module);
+
+    ctx->cost_usage = (rlcf->headers & NGX_HTTP_AI_HEADERS_USAGE) != 0;
+
+    return NGX_DECLINED;
+}
+
+
 /*
  * The cost is known before an unstreamed answer is sent, and after a streamed
  * one: that has it in its trailer, for a client that takes trailers.

@@ -207,6 +207,14 @@ ngx_http_ai_ratelimit_postconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
+    if (rmcf->usage_cost
+        && api->add_hook(cf, NGX_HTTP_AI_STAGE_LIMIT,
+                         ngx_http_ai_cost_usage_hook)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     if (ngx_http_ai_switches_init(cf, rmcf) != NGX_OK) {
         return NGX_ERROR;
     }
@@ -384,6 +392,10 @@ ngx_http_ai_ratelimit_merge_loc_conf(ngx_conf_t *cf, void *parent,
 
         if (conf->headers & NGX_HTTP_AI_HEADERS_COST) {
             rmcf->cost = 1;
+        }
+
+        if (conf->headers & NGX_HTTP_AI_HEADERS_USAGE) {
+            rmcf->usage_cost = 1;
         }
     }
 

@@ -172,6 +172,15 @@ ngx_http_ai_limit_go(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
         return ngx_http_ai_limit_refuse(r, l);
     }
 
+    if (ngx_http_ai_limit_cap(l) != NGX_OK) {
+        ngx_http_ai_limit_log(r, l, l->refused);
+
+        l->dry = 0;
+        ngx_http_ai_limit_release(l, show);
+
+        return ngx_http_ai_limit_refuse(r, l);
+    }
+
     l->refreshed = ngx_http_ai_zone_now();
     ngx_http_ai_zone_running(l);
 

@@ -125,7 +125,8 @@ ngx_http_ai_build_patched(ngx_http_ai_attempt_t *a, ngx_chain_t **body,
     ngx_http_ai_ctx_t       *ctx;
     ngx_http_ai_out_t        out;
     ngx_http_request_t      *r;
-    ngx_http_ai_patch_op_t   ops[NGX_HTTP_AI_MAX_PATCH];
+    ngx_http_ai_patch_op_t   ops[NGX_HTTP_AI_MAX_PATCH
+                                 + NGX_HTTP_AI_CAP_PATCH];
 
     r = a->exec->request;
     ctx = a->exec->ctx;
@@ -172,7 +173,9 @@ ngx_http_ai_build_patched(ngx_http_ai_attempt_t *a, ngx_chain_t **body,
         }
     }
 
-    if (ngx_http_ai_build_params(a, ops, &n) != NGX_OK) {
+    if (ngx_http_ai_build_params(a, ops, &n) != NGX_OK
+        || ngx_http_ai_build_cap(a, &ctx->json, ops, &n) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -218,7 +221,8 @@ ngx_http_ai_build_translated(ngx_http_ai_attempt_t *a, ngx_chain_t **body,
     ngx_http_request_t         *r;
     ngx_http_ai_codec_t         codec;
     ngx_http_ai_request_t      *req;
-    ngx_http_ai_patch_op_t      ops[NGX_HTTP_AI_MAX_PATCH];
+    ngx_http_ai_patch_op_t      ops[NGX_HTTP_AI_MAX_PATCH
+                                    + NGX_HTTP_AI_CAP_PATCH];
     ngx_http_ai_target_info_t   info;
 
     r = a->exec->request;
@@ -280,21 +284,30 @@ ngx_http_ai_build_translated(ngx_http_ai_attempt_t *a, ngx_chain_t **body,
 
     n = 0;
 
-    if (ngx_http_ai_build_params(a, ops, &n) != NGX_OK
-        || ngx_array_init(&slices, r->pool, 2 * n + 2, sizeof(ngx_str_t))
-           != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
     ngx_memzero(&j, sizeof(ngx_http_ai_json_t));
     j.pool = r->pool;
     j.shallow = 1;
     len = text.len;
 
+    if (ngx_http_ai_build_params(a, ops, &n) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if ((n || ctx->output_cap >= 0)
+        && (ngx_http_ai_json_parse(&j, text.data, text.len) != NGX_OK
+            || ngx_http_ai_build_cap(a, &j, ops, &n) != NGX_OK))
+    {
+        return NGX_ERROR;
+    }
+
+    if (ngx_array_init(&slices, r->pool, 2 * n + 2, sizeof(ngx_str_t))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     if (n) {
-        if (ngx_http_ai_json_parse(&j, text.data, text.len) != NGX_OK
-            || ngx_http_ai_patch(r->pool, &j, &text, ops, n, &slices, &len)
+        if (ngx_http_ai_patch(r->pool, &j, &text, ops, n, &slices, &len)
                != NGX_OK)
         {
             return NGX_ERROR;
