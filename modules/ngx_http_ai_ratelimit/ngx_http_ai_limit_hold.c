@@ -58,10 +58,19 @@ static ngx_http_ai_limit_e ngx_http_ai_limit_correct(
     ngx_http_ai_amounts_t *actual);
 static void ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st,
     uint32_t i, int64_t now, ngx_http_ai_amounts_t *actual);
-static void ngx_http_ai_limit_taken(ngx_http_ai_limit_slot_t *h,
-    ngx_uint_t m, ngx_http_ai_taken_t *taken);
 static void ngx_http_ai_limit_expire(ngx_http_ai_limit_store_t *st,
     uint32_t i, int64_t now);
+
+
+static ngx_inline void
+ngx_http_ai_limit_taken(ngx_http_ai_limit_slot_t *h, ngx_uint_t m,
+    ngx_http_ai_taken_t *taken)
+{
+    taken->amount = h->amounts.v[m];
+    taken->seq = h->seq;
+    taken->last = ngx_http_ai_meter_is_rate(m) ? h->last[m] : 0;
+    taken->last_seq = h->last_seq;
+}
 
 
 ngx_http_ai_limit_e
@@ -492,7 +501,6 @@ ngx_http_ai_limit_settle(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_hold_t *hold, u_char *id, int64_t now,
     ngx_http_ai_amounts_t *actual)
 {
-    ngx_uint_t                 m;
     ngx_http_ai_amounts_t      amounts;
     ngx_http_ai_limit_slot_t  *h;
 
@@ -509,11 +517,9 @@ ngx_http_ai_limit_settle(ngx_http_ai_limit_store_t *st,
         return NGX_HTTP_AI_LIMIT_GONE;
     }
 
-    for (m = 0; h->mask >> m; m++) {
-        amounts.v[m] = ngx_http_ai_amount(actual->v[m]);
-    }
+    amounts = *actual;
 
-    if (actual->v[NGX_HTTP_AI_METER_REQUESTS] > 0) {
+    if (amounts.v[NGX_HTTP_AI_METER_REQUESTS] > 0) {
         amounts.v[NGX_HTTP_AI_METER_REQUESTS] =
             h->amounts.v[NGX_HTTP_AI_METER_REQUESTS];
     }
@@ -892,7 +898,8 @@ ngx_http_ai_limit_correct(ngx_http_ai_limit_store_t *st, uint32_t i,
                 ngx_http_ai_limit_keep_meter(st, &k->meters, m);
                 ngx_http_ai_meter_advance(&k->meters, m, NULL, time);
                 ngx_http_ai_limit_taken(h, m, &taken);
-                ngx_http_ai_meter_correct(&k->meters, m, &taken, actual->v[m],
+                ngx_http_ai_meter_correct(&k->meters, m, &taken,
+                                          ngx_http_ai_amount(actual->v[m]),
                                           k->link.seq, h->now, now);
             }
         }
@@ -946,7 +953,8 @@ ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st, uint32_t i,
         }
 
         ngx_http_ai_limit_taken(h, m, &taken);
-        ngx_http_ai_rate_settle(r, &taken, actual->v[m], k->link.seq);
+        ngx_http_ai_rate_settle(r, &taken, ngx_http_ai_amount(actual->v[m]),
+                                k->link.seq);
     }
 
     for (m = NGX_HTTP_AI_METER_CONCURRENT, bits = h->mask >> m;
@@ -956,21 +964,11 @@ ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st, uint32_t i,
         if (bits & 1) {
             ngx_http_ai_limit_keep_meter(st, &k->meters, m);
             ngx_http_ai_limit_taken(h, m, &taken);
-            ngx_http_ai_meter_settle(&k->meters, m, &taken, actual->v[m],
+            ngx_http_ai_meter_settle(&k->meters, m, &taken,
+                                     ngx_http_ai_amount(actual->v[m]),
                                      k->link.seq, now);
         }
     }
-}
-
-
-static void
-ngx_http_ai_limit_taken(ngx_http_ai_limit_slot_t *h, ngx_uint_t m,
-    ngx_http_ai_taken_t *taken)
-{
-    taken->amount = h->amounts.v[m];
-    taken->seq = h->seq;
-    taken->last = ngx_http_ai_meter_is_rate(m) ? h->last[m] : 0;
-    taken->last_seq = h->last_seq;
 }
 
 

@@ -634,6 +634,27 @@ ngx_http_ai_limit_left(ngx_http_ai_limit_store_t *st,
 }
 
 
+ngx_int_t
+ngx_http_ai_limit_used(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
+    ngx_http_ai_hold_t *hold, int64_t now, ngx_http_ai_limit_state_t *states)
+{
+    ngx_uint_t             m;
+    ngx_http_ai_meters_t  *meters;
+
+    if (!ngx_http_ai_limit_is(st, hold->key, key)) {
+        return NGX_DECLINED;
+    }
+
+    meters = &ngx_http_ai_limit_key(st, hold->key)->meters;
+
+    for (m = NGX_HTTP_AI_METER_Q_REQUESTS; m < NGX_HTTP_AI_METER_MAX; m++) {
+        ngx_http_ai_meter_state(meters, m, now, &states[m]);
+    }
+
+    return NGX_OK;
+}
+
+
 ngx_uint_t
 ngx_http_ai_limit_reset(ngx_http_ai_limit_store_t *st, ngx_str_t *key)
 {

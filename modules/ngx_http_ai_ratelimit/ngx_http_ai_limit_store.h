@@ -209,6 +209,12 @@ ngx_http_ai_limit_e ngx_http_ai_limit_settle(ngx_http_ai_limit_store_t *st,
 void ngx_http_ai_limit_left(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_hold_t *hold, int64_t now, ngx_uint_t mask,
     ngx_http_ai_limit_state_t *states);
+/* of the windows of a hold's key, also after its end; NGX_DECLINED: the key
+ * was given up meanwhile */
+ngx_int_t ngx_http_ai_limit_used(ngx_http_ai_limit_store_t *st,
+    ngx_str_t *key, ngx_http_ai_hold_t *hold, int64_t now,
+    ngx_http_ai_limit_state_t *states);
+
 int64_t ngx_http_ai_limit_reset_time(ngx_http_ai_limit_state_t *state);
 
 /*
