@@ -623,11 +623,10 @@ ngx_http_ai_limit_left(ngx_http_ai_limit_store_t *st,
     ngx_uint_t             m;
     ngx_http_ai_meters_t  *meters;
 
-    m = ngx_http_ai_limit_slot(st, hold->index)->key;
-    meters = &ngx_http_ai_limit_key(st, m)->meters;
+    meters = &ngx_http_ai_limit_key(st, hold->key)->meters;
 
-    for (m = 0; mask >> m; m++) {
-        if (mask & ((ngx_uint_t) 1 << m)) {
+    for (m = 0; mask; m++, mask >>= 1) {
+        if (mask & 1) {
             ngx_http_ai_meter_left(meters, m, now, &states[m]);
         }
     }
