@@ -94,4 +94,6 @@ my ($rc, $out) = $bad->conf_test;
 isnt($rc, 0, 'an unknown variable: refused');
 like($out, qr/unknown "ai_modell" variable/, '... why');
 
+ok($gw->finish, 'clean');
+
 done_testing();
