@@ -7,11 +7,31 @@
 #include "ngx_http_ai_status.h"
 
 
+#define NGX_HTTP_AI_STATUS_SLOW_DEFAULT  10000
+
+
 static ngx_int_t ngx_http_ai_status_preconfiguration(ngx_conf_t *cf);
+static ngx_int_t ngx_http_ai_status_postconfiguration(ngx_conf_t *cf);
 static void *ngx_http_ai_status_create_main_conf(ngx_conf_t *cf);
+static void *ngx_http_ai_status_create_loc_conf(ngx_conf_t *cf);
+
+static char *ngx_http_ai_status(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static ngx_int_t ngx_http_ai_status_handler(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_ai_status_here(ngx_http_request_t *r);
+static ngx_int_t ngx_http_ai_status_send(ngx_http_request_t *r,
+    ngx_str_t *type, u_char *start, u_char *last);
+static ngx_int_t ngx_http_ai_status_headers(ngx_http_request_t *r);
 
 
 static ngx_command_t  ngx_http_ai_status_commands[] = {
+
+    { ngx_string("ai_status"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
+      ngx_http_ai_status,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
 
       ngx_null_command
 };
@@ -19,7 +39,7 @@ static ngx_command_t  ngx_http_ai_status_commands[] = {
 
 static ngx_http_module_t  ngx_http_ai_status_module_ctx = {
     ngx_http_ai_status_preconfiguration,
-    NULL,                                  /* postconfiguration */
+    ngx_http_ai_status_postconfiguration,
 
     ngx_http_ai_status_create_main_conf,
     NULL,                                  /* init main configuration */
@@ -27,7 +47,7 @@ static ngx_http_module_t  ngx_http_ai_status_module_ctx = {
     NULL,                                  /* create server configuration */
     NULL,                                  /* merge server configuration */
 
-    NULL,                                  /* create location configuration */
+    ngx_http_ai_status_create_loc_conf,
     NULL                                   /* merge location configuration */
 };
 
@@ -61,8 +81,220 @@ ngx_http_ai_status_preconfiguration(ngx_conf_t *cf)
 }
 
 
+static ngx_int_t
+ngx_http_ai_status_postconfiguration(ngx_conf_t *cf)
+{
+    ngx_http_ai_status_main_conf_t  *mcf;
+
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_status_module);
+
+    if (!mcf->used) {
+        return NGX_OK;
+    }
+
+    return ngx_http_ai_status_recent_init(cf, mcf);
+}
+
+
 static void *
 ngx_http_ai_status_create_main_conf(ngx_conf_t *cf)
 {
     return ngx_pcalloc(cf->pool, sizeof(ngx_http_ai_status_main_conf_t));
+}
+
+
+static void *
+ngx_http_ai_status_create_loc_conf(ngx_conf_t *cf)
+{
+    return ngx_pcalloc(cf->pool, sizeof(ngx_http_ai_status_loc_conf_t));
+}
+
+
+static char *
+ngx_http_ai_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_ai_status_loc_conf_t *slcf = conf;
+
+    ngx_str_t                       *value, slow;
+    ngx_http_core_loc_conf_t        *clcf;
+    ngx_http_ai_status_main_conf_t  *mcf;
+
+    if (slcf->enable) {
+        return "is duplicate";
+    }
+
+    slcf->enable = 1;
+    slcf->slow = NGX_HTTP_AI_STATUS_SLOW_DEFAULT;
+
+    if (cf->args->nelts == 2) {
+        value = cf->args->elts;
+
+        if (!ngx_http_ai_conf_arg(&value[1], "slow", &slow)) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "unknown parameter \"%V\" of \"ai_status\", it "
+                               "has \"slow=\"", &value[1]);
+            return NGX_CONF_ERROR;
+        }
+
+        slcf->slow = ngx_parse_time(&slow, 0);
+
+        if (slcf->slow == (ngx_msec_t) NGX_ERROR || slcf->slow == 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"slow=%V\" of \"ai_status\" must be a time "
+                               "above 0, such as \"10s\" or \"500ms\"", &slow);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_status_module);
+
+    mcf->slow = mcf->used ? ngx_min(mcf->slow, slcf->slow) : slcf->slow;
+    mcf->used = 1;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    clcf->handler = ngx_http_ai_status_handler;
+
+    if (clcf->name.len && clcf->name.data[clcf->name.len - 1] == '/') {
+        clcf->auto_redirect = 1;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_ai_status_handler(ngx_http_request_t *r)
+{
+    ngx_int_t          rc;
+    ngx_str_t          format;
+    ngx_http_ai_out_t  out;
+
+    static ngx_str_t   html = ngx_string("text/html; charset=utf-8");
+    static ngx_str_t   json = ngx_string("application/json");
+
+    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
+        return NGX_HTTP_NOT_ALLOWED;
+    }
+
+    rc = ngx_http_discard_request_body(r);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (!ngx_http_ai_status_here(r)) {
+        return NGX_HTTP_NOT_FOUND;
+    }
+
+    if (ngx_http_arg(r, (u_char *) "format", 6, &format) != NGX_OK) {
+        return ngx_http_ai_status_send(r, &html, ngx_http_ai_status_page.data,
+                                       ngx_http_ai_status_page.data
+                                       + ngx_http_ai_status_page.len);
+    }
+
+    if (!ngx_http_ai_str_is(&format, "json")) {
+        return NGX_HTTP_NOT_FOUND;
+    }
+
+    if (ngx_http_ai_out_init(&out, r->pool, 16384) != NGX_OK
+        || ngx_http_ai_status_json(r, &out) != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_ai_status_send(r, &json, out.start, out.last);
+}
+
+
+/* there is nothing below the page: of a prefix only the prefix itself */
+
+static ngx_uint_t
+ngx_http_ai_status_here(ngx_http_request_t *r)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    if (clcf->noname || clcf->named) {
+        return 1;
+    }
+
+#if (NGX_PCRE)
+    if (clcf->regex) {
+        return 1;
+    }
+#endif
+
+    return r->uri.len == clcf->name.len;
+}
+
+
+static ngx_int_t
+ngx_http_ai_status_send(ngx_http_request_t *r, ngx_str_t *type, u_char *start,
+    u_char *last)
+{
+    ngx_int_t     rc;
+    ngx_buf_t    *b;
+    ngx_chain_t   cl;
+
+    b = ngx_calloc_buf(r->pool);
+    if (b == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    b->pos = start;
+    b->last = last;
+    b->memory = 1;
+    b->last_buf = (r == r->main);
+    b->last_in_chain = 1;
+
+    r->headers_out.status = NGX_HTTP_OK;
+    r->headers_out.content_length_n = last - start;
+    r->headers_out.content_type = *type;
+    r->headers_out.content_type_len = type->len;
+    r->headers_out.content_type_lowcase = NULL;
+
+    if (ngx_http_ai_status_headers(r) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    rc = ngx_http_send_header(r);
+
+    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+        return rc;
+    }
+
+    cl.buf = b;
+    cl.next = NULL;
+
+    return ngx_http_output_filter(r, &cl);
+}
+
+
+static ngx_int_t
+ngx_http_ai_status_headers(ngx_http_request_t *r)
+{
+    ngx_str_t    policy;
+    ngx_list_t  *headers;
+
+    static ngx_str_t  deny = ngx_string("DENY");
+    static ngx_str_t  nosniff = ngx_string("nosniff");
+    static ngx_str_t  no_store = ngx_string("no-store");
+    static ngx_str_t  no_referrer = ngx_string("no-referrer");
+
+    headers = &r->headers_out.headers;
+    policy = ngx_http_ai_status_policy;
+
+    if (ngx_http_ai_header_add(headers, "Cache-Control", &no_store) == NULL
+        || ngx_http_ai_header_add(headers, "Content-Security-Policy", &policy)
+           == NULL
+        || ngx_http_ai_header_add(headers, "X-Content-Type-Options", &nosniff)
+           == NULL
+        || ngx_http_ai_header_add(headers, "X-Frame-Options", &deny) == NULL
+        || ngx_http_ai_header_add(headers, "Referrer-Policy", &no_referrer)
+           == NULL)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
