@@ -75,7 +75,8 @@ function count(n) {
 }
 
 function rate(n) {
-    return n === null || n === 0 ? count(n) : n < 0.01 ? '<0.01' : count(n);
+    return n === null || n === 0 || n >= 100 ? count(n)
+           : n < 0.05 ? '<0.1' : n.toFixed(1);
 }
 
 function seconds(s) {
@@ -385,7 +386,11 @@ function tiles() {
 
 
 // Tables.  A column: title, cell(row) giving text or what fill() takes, text
-// (aligned to the left), opt (not on a phone)
+// (aligned to the left), chart, opt (not on a phone)
+
+function cssOf(c) {
+    return [ 'text', 'chart', 'opt' ].filter((k) => c[k]).join(' ');
+}
 
 function fill(td, value) {
     if (typeof value === 'object' && value !== null) {
@@ -465,19 +470,25 @@ function chart(values) {
     } };
 }
 
-function bar(part, all, text) {
-    return { into: (td) => {
-        let m = td.querySelector('meter');
+// full: red when there is little left
 
-        if (!m) {
+function bar(part, all, text, full) {
+    return { into: (td) => {
+        let svg = td.querySelector('svg');
+
+        if (!svg) {
             td.textContent = '';
-            m = td.appendChild(make('meter'));
-            m.setAttribute('aria-hidden', 'true');
+            svg = td.appendChild(document.createElementNS(SVG, 'svg'));
+            svg.setAttribute('viewBox', '0 0 90 7');
+            svg.setAttribute('aria-hidden', 'true');
+            svg.appendChild(document.createElementNS(SVG, 'path'));
             td.appendChild(make('span'));
         }
 
-        m.max = all || 1;
-        m.value = part;
+        const share = all ? Math.min(part / all, 1) : 0;
+
+        svg.setAttribute('class', share >= 0.9 && full ? 'bar full' : 'bar');
+        svg.firstChild.setAttribute('d', 'M0 3.5H' + (90 * share).toFixed(1));
         setText(td.lastChild, text);
     } };
 }
@@ -511,8 +522,7 @@ function table(id, caption, columns, rows, empty) {
         const tr = t.appendChild(make('thead')).appendChild(make('tr'));
 
         for (const c of columns) {
-            const th = tr.appendChild(make('th', (c.text ? 'text' : '')
-                                           + (c.opt ? ' opt' : ''), c.title));
+            const th = tr.appendChild(make('th', cssOf(c), c.title));
             th.scope = 'col';
         }
 
@@ -530,8 +540,7 @@ function table(id, caption, columns, rows, empty) {
             tr = body.appendChild(make('tr'));
 
             columns.forEach((c, n) => {
-                const td = tr.appendChild(make(n ? 'td' : 'th',
-                    (c.text ? 'text' : '') + (c.opt ? ' opt' : '')));
+                const td = tr.appendChild(make(n ? 'td' : 'th', cssOf(c)));
 
                 if (!n) {
                     td.scope = 'row';
@@ -567,7 +576,7 @@ function models() {
 
     table('models', 'Models', [
         { title: 'Model', cell: (r) => name(r.m.name) },
-        { title: 'Last 5 min', opt: true, text: true, cell: (r) =>
+        { title: 'Last 5 min', opt: true, chart: true, cell: (r) =>
             chart(steps((a, b, s) => {
                 const now = find(a, 'models', r.m.name);
                 return now && grown(now, find(b, 'models', r.m.name),
@@ -610,7 +619,7 @@ function providers() {
 
     table('providers', 'Providers', [
         { title: 'Provider', cell: (r) => name(r.p.name) },
-        { title: 'Last 5 min', opt: true, text: true, cell: (r) =>
+        { title: 'Last 5 min', opt: true, chart: true, cell: (r) =>
             chart(steps((a, b, s) => {
                 const now = find(a, 'providers', r.p.name);
                 return now && grown(now, find(b, 'providers', r.p.name),
@@ -627,8 +636,6 @@ function tenants() {
     const rows = (last.tenants || []).slice();
     const most = rows.reduce((n, t) => Math.max(n, t.input + t.output), 0);
 
-    $('s-tenants').hidden = last.tenants === null;
-
     rows.sort((a, b) => b.input + b.output - a.input - a.output);
 
     table('tenants', 'Tenants with the most tokens', [
@@ -637,7 +644,7 @@ function tenants() {
             bar(t.input + t.output, most, count(t.input + t.output)) },
         { title: 'Cost', cell: (t) => money(t.cost) },
         { title: 'Requests', cell: (t) => count(t.requests) }
-    ], rows, 'No request yet.');
+    ], rows, last.tenants ? 'No request yet.' : 'Tenants are not counted.');
 }
 
 function requests() {
