@@ -145,8 +145,8 @@ function grown(now, then, field) {
 }
 
 function grownBuckets(now, then, field) {
-    const a = now[field].counts;
-    const b = then ? then[field].counts : null;
+    const a = now[field];
+    const b = then ? then[field] : null;
 
     if (!b || b.length !== a.length || b.some((n, i) => n > a[i])) {
         return a;
@@ -156,7 +156,7 @@ function grownBuckets(now, then, field) {
 }
 
 function quantile(q, counts) {
-    const bounds = last.buckets;
+    const bounds = last.buckets.ttft;
     const all = counts.reduce((a, b) => a + b, 0);
     let rank = q * all;
 
@@ -191,17 +191,29 @@ function before(ms) {
     return base;
 }
 
-function add(all, more) {
-    return all ? all.map((n, i) => n + more[i]) : more;
-}
-
 function samples(name) {
     const f = last.figures[name];
 
     return f ? f.samples : [];
 }
 
+// the sums that the tables need, next to what was told
+
+function derive(e) {
+    const o = e.outcomes;
+
+    e.requests = Object.keys(o).reduce((n, k) => n + o[k], 0);
+    e.failed = o.error;
+    e.refused = o.invalid + o.denied + o.limited;
+    e.input = e.tokens.input;
+    e.output = e.tokens.output;
+}
+
 function index(answer) {
+    const sum = { ttft: null };
+    const fields = [ 'requests', 'failed', 'refused', 'running', 'input',
+                     'output', 'cost', 'hits', 'lookups' ];
+
     answer.index = {};
 
     for (const kind of [ 'models', 'providers', 'tenants' ]) {
@@ -209,17 +221,24 @@ function index(answer) {
             [ e.name, e ]));
     }
 
-    answer.all = answer.models.reduce((sum, m) => {
-        for (const k of [ 'requests', 'failed', 'refused', 'active', 'input',
-                          'output', 'cost', 'cache_hits', 'cache_lookups' ])
-        {
-            sum[k] = (sum[k] || 0) + m[k];
-        }
+    answer.models.forEach((m) => {
+        derive(m);
+        m.hits = m.cache.hit + m.cache.stale + m.cache.coalesced;
+        m.lookups = m.hits + m.cache.miss + m.cache.expired;
+    });
 
-        sum.ttft = { counts: add(sum.ttft && sum.ttft.counts,
-                                 m.ttft.counts) };
-        return sum;
-    }, {});
+    (answer.tenants || []).forEach(derive);
+
+    for (const k of fields) {
+        sum[k] = answer.models.reduce((n, m) => n + m[k], 0);
+    }
+
+    for (const m of answer.models) {
+        sum.ttft = sum.ttft ? sum.ttft.map((n, i) => n + m.ttft[i]) : m.ttft;
+    }
+
+    sum.ttft = sum.ttft || [];
+    answer.all = sum;
 }
 
 
@@ -308,7 +327,7 @@ function steps(value) {
 
 const TILES = [
     { id: 'requests', label: 'Requests/s', sub: (a) =>
-        count(a.requests) + ' in all, ' + count(a.active) + ' running',
+        count(a.requests) + ' in all, ' + count(a.running) + ' running',
       value: (d, s) => rate(d.requests / s) },
     { id: 'failures', label: 'Failed', share: true, sub: (a) =>
         count(a.failed) + ' failed, ' + count(a.refused) + ' refused',
@@ -324,8 +343,8 @@ const TILES = [
         + ' in all',
       value: (d, s) => money(3600 * d.cost / s) },
     { id: 'cache', label: 'Cache hits', share: true, sub: (a) =>
-        count(a.cache_hits) + ' of ' + count(a.cache_lookups),
-      value: (d) => percent(d.cache_hits, d.cache_lookups) }
+        count(a.hits) + ' of ' + count(a.lookups),
+      value: (d) => percent(d.hits, d.lookups) }
 ];
 
 function delta(a, b) {
@@ -337,7 +356,7 @@ function delta(a, b) {
         }
     }
 
-    d.ttft = a.all.ttft ? grownBuckets(a.all, b && b.all, 'ttft') : [];
+    d.ttft = grownBuckets(a.all, b && b.all, 'ttft');
 
     return d;
 }
@@ -348,7 +367,7 @@ const CHART = {
     ttft: (d) => quantile(0.95, d.ttft) || 0,
     tokens: (d, s) => d.output / s,
     cost: (d, s) => d.cost / s,
-    cache: (d) => d.cache_lookups ? d.cache_hits / d.cache_lookups : 0
+    cache: (d) => d.lookups ? d.hits / d.lookups : 0
 };
 
 function tiles() {
@@ -592,7 +611,7 @@ function models() {
         { title: 'Tokens/s', cell: (r) => rate(r.output) },
         { title: 'Input', opt: true, cell: (r) => count(r.m.input) },
         { title: 'Output', opt: true, cell: (r) => count(r.m.output) },
-        { title: 'Running', cell: (r) => count(r.m.active) },
+        { title: 'Running', cell: (r) => count(r.m.running) },
         { title: 'Cost', cell: (r) => money(r.m.cost) }
     ], rows, 'No request yet.');
 }
