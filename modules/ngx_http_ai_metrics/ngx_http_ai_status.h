@@ -86,6 +86,29 @@ typedef struct {
 } ngx_http_ai_status_loc_conf_t;
 
 
+/* sums that are being made for an answer; see ngx_http_ai_status_series.c */
+
+typedef struct ngx_http_ai_status_row_s  ngx_http_ai_status_row_t;
+
+typedef struct {
+    ngx_http_ai_status_row_t        **hash;
+    ngx_uint_t                        n;
+} ngx_http_ai_status_rows_t;
+
+
+typedef struct {
+    ngx_http_request_t               *request;
+    ngx_pool_t                       *pool;
+    ngx_http_ai_metrics_main_conf_t  *mcf;
+    ngx_event_t                       event;
+    ngx_uint_t                        kind;
+    ngx_http_ai_series_t             *series;     /* the next one */
+    ngx_http_ai_status_rows_t         models;
+    ngx_http_ai_status_rows_t         providers;
+    unsigned                          walking:1;
+} ngx_http_ai_status_sums_t;
+
+
 /* ngx_http_ai_status_recent.c */
 
 ngx_int_t ngx_http_ai_status_recent_init(ngx_conf_t *cf,
@@ -98,7 +121,26 @@ ngx_uint_t ngx_http_ai_status_recent(ngx_http_ai_status_main_conf_t *mcf,
 
 /* ngx_http_ai_status_json.c */
 
-ngx_int_t ngx_http_ai_status_json(ngx_http_request_t *r,
+ngx_int_t ngx_http_ai_status_json(ngx_http_ai_status_sums_t *sums,
+    ngx_http_ai_out_t *out);
+
+/* "name": with the comma before it, unless it is the first of its object */
+void ngx_http_ai_status_name(ngx_http_ai_out_t *out, const char *name);
+void ngx_http_ai_status_int(ngx_http_ai_out_t *out, const char *name,
+    int64_t n);
+void ngx_http_ai_status_text(ngx_http_ai_out_t *out, const char *name,
+    u_char *data, size_t len);
+
+/* n / 10^scale */
+void ngx_http_ai_status_scaled(ngx_http_ai_out_t *out, int64_t n,
+    ngx_uint_t scale);
+
+/* ngx_http_ai_status_series.c */
+
+/* some more of the sums; NGX_OK, NGX_AGAIN or NGX_ERROR */
+ngx_int_t ngx_http_ai_status_sum(ngx_http_ai_status_sums_t *sums);
+
+ngx_int_t ngx_http_ai_status_series(ngx_http_ai_status_sums_t *sums,
     ngx_http_ai_out_t *out);
 
 /* ngx_http_ai_status_page.c */

@@ -32,22 +32,18 @@ static ngx_int_t ngx_http_ai_status_lists(ngx_http_ai_out_t *out,
     ngx_http_ai_status_main_conf_t *mcf, ngx_msec_t slow, ngx_pool_t *pool);
 static void ngx_http_ai_status_request(ngx_http_ai_out_t *out,
     ngx_http_ai_status_recent_t *e);
-static void ngx_http_ai_status_text(ngx_http_ai_out_t *out, const char *name,
-    u_char *data, size_t len);
-static void ngx_http_ai_status_int(ngx_http_ai_out_t *out, const char *name,
-    int64_t n);
-static void ngx_http_ai_status_name(ngx_http_ai_out_t *out,
-    const char *name);
-static void ngx_http_ai_status_scaled(ngx_http_ai_out_t *out, int64_t n,
-    ngx_uint_t scale);
 
 
 ngx_int_t
-ngx_http_ai_status_json(ngx_http_request_t *r, ngx_http_ai_out_t *out)
+ngx_http_ai_status_json(ngx_http_ai_status_sums_t *sums,
+    ngx_http_ai_out_t *out)
 {
     ngx_time_t                      *tp;
+    ngx_http_request_t              *r;
     ngx_http_ai_status_loc_conf_t   *slcf;
     ngx_http_ai_status_main_conf_t  *mcf;
+
+    r = sums->request;
 
     slcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_status_module);
     mcf = ngx_http_get_module_main_conf(r, ngx_http_ai_status_module);
@@ -59,6 +55,10 @@ ngx_http_ai_status_json(ngx_http_request_t *r, ngx_http_ai_out_t *out)
     ngx_http_ai_status_int(out, "time", (int64_t) tp->sec * 1000 + tp->msec);
 
     ngx_http_ai_status_gateway(out, mcf);
+
+    if (ngx_http_ai_status_series(sums, out) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     if (ngx_http_ai_status_data(out, mcf, r->pool) != NGX_OK) {
         return NGX_ERROR;
@@ -314,7 +314,7 @@ ngx_http_ai_status_request(ngx_http_ai_out_t *out,
 }
 
 
-static void
+void
 ngx_http_ai_status_text(ngx_http_ai_out_t *out, const char *name,
     u_char *data, size_t len)
 {
@@ -325,7 +325,7 @@ ngx_http_ai_status_text(ngx_http_ai_out_t *out, const char *name,
 }
 
 
-static void
+void
 ngx_http_ai_status_int(ngx_http_ai_out_t *out, const char *name, int64_t n)
 {
     ngx_http_ai_status_name(out, name);
@@ -333,9 +333,7 @@ ngx_http_ai_status_int(ngx_http_ai_out_t *out, const char *name, int64_t n)
 }
 
 
-/* "name": with the comma before it, unless it is the first of its object */
-
-static void
+void
 ngx_http_ai_status_name(ngx_http_ai_out_t *out, const char *name)
 {
     if (out->last > out->start && out->last[-1] != '{') {
@@ -348,7 +346,7 @@ ngx_http_ai_status_name(ngx_http_ai_out_t *out, const char *name)
 }
 
 
-static void
+void
 ngx_http_ai_status_scaled(ngx_http_ai_out_t *out, int64_t n, ngx_uint_t scale)
 {
     u_char    *p;

@@ -18,6 +18,10 @@ static void *ngx_http_ai_status_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_ai_status(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static ngx_int_t ngx_http_ai_status_handler(ngx_http_request_t *r);
+static ngx_int_t ngx_http_ai_status_figures(ngx_http_request_t *r);
+static void ngx_http_ai_status_event(ngx_event_t *ev);
+static void ngx_http_ai_status_cleanup(void *data);
+static ngx_int_t ngx_http_ai_status_answer(ngx_http_ai_status_sums_t *sums);
 static ngx_uint_t ngx_http_ai_status_here(ngx_http_request_t *r);
 static ngx_int_t ngx_http_ai_status_send(ngx_http_request_t *r,
     ngx_str_t *type, u_char *start, u_char *last);
@@ -151,6 +155,8 @@ ngx_http_ai_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     mcf->slow = mcf->used ? ngx_min(mcf->slow, slcf->slow) : slcf->slow;
     mcf->used = 1;
 
+    ngx_http_ai_metrics_enable(cf);
+
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     clcf->handler = ngx_http_ai_status_handler;
 
@@ -165,12 +171,10 @@ ngx_http_ai_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 static ngx_int_t
 ngx_http_ai_status_handler(ngx_http_request_t *r)
 {
-    ngx_int_t          rc;
-    ngx_str_t          format;
-    ngx_http_ai_out_t  out;
+    ngx_int_t  rc;
+    ngx_str_t  format;
 
-    static ngx_str_t   html = ngx_string("text/html; charset=utf-8");
-    static ngx_str_t   json = ngx_string("application/json");
+    static ngx_str_t  html = ngx_string("text/html; charset=utf-8");
 
     if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
         return NGX_HTTP_NOT_ALLOWED;
@@ -195,13 +199,110 @@ ngx_http_ai_status_handler(ngx_http_request_t *r)
         return NGX_HTTP_NOT_FOUND;
     }
 
-    if (ngx_http_ai_out_init(&out, r->pool, 16384) != NGX_OK
-        || ngx_http_ai_status_json(r, &out) != NGX_OK)
+    return ngx_http_ai_status_figures(r);
+}
+
+
+static ngx_int_t
+ngx_http_ai_status_figures(ngx_http_request_t *r)
+{
+    ngx_int_t                   rc;
+    ngx_http_cleanup_t         *cln;
+    ngx_http_ai_status_sums_t  *sums;
+
+    sums = ngx_pcalloc(r->pool, sizeof(ngx_http_ai_status_sums_t));
+    if (sums == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    sums->request = r;
+    sums->pool = r->pool;
+    sums->mcf = ngx_http_get_module_main_conf(r, ngx_http_ai_metrics_module);
+
+    rc = ngx_http_ai_status_sum(sums);
+
+    if (rc == NGX_OK) {
+        return ngx_http_ai_status_answer(sums);
+    }
+
+    if (rc == NGX_ERROR) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    cln = ngx_http_cleanup_add(r, 0);
+    if (cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    cln->handler = ngx_http_ai_status_cleanup;
+    cln->data = sums;
+
+    sums->event.handler = ngx_http_ai_status_event;
+    sums->event.data = sums;
+    sums->event.log = r->connection->log;
+
+    ngx_post_event(&sums->event, &ngx_posted_next_events);
+
+    r->main->count++;
+
+    return NGX_DONE;
+}
+
+
+static void
+ngx_http_ai_status_event(ngx_event_t *ev)
+{
+    ngx_int_t                   rc;
+    ngx_connection_t           *c;
+    ngx_http_request_t         *r;
+    ngx_http_ai_status_sums_t  *sums;
+
+    sums = ev->data;
+    r = sums->request;
+    c = r->connection;
+
+    rc = ngx_http_ai_status_sum(sums);
+
+    if (rc == NGX_AGAIN) {
+        ngx_post_event(ev, &ngx_posted_next_events);
+        return;
+    }
+
+    ngx_http_set_log_request(c->log, r);
+
+    ngx_http_finalize_request(r, rc == NGX_OK
+                                 ? ngx_http_ai_status_answer(sums)
+                                 : NGX_HTTP_INTERNAL_SERVER_ERROR);
+
+    ngx_http_run_posted_requests(c);
+}
+
+
+static void
+ngx_http_ai_status_cleanup(void *data)
+{
+    ngx_http_ai_status_sums_t *sums = data;
+
+    if (sums->event.posted) {
+        ngx_delete_posted_event(&sums->event);
+    }
+}
+
+
+static ngx_int_t
+ngx_http_ai_status_answer(ngx_http_ai_status_sums_t *sums)
+{
+    ngx_http_ai_out_t  out;
+
+    static ngx_str_t   json = ngx_string("application/json");
+
+    if (ngx_http_ai_out_init(&out, sums->pool, 16384) != NGX_OK
+        || ngx_http_ai_status_json(sums, &out) != NGX_OK)
     {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    return ngx_http_ai_status_send(r, &json, out.start, out.last);
+    return ngx_http_ai_status_send(sums->request, &json, out.start, out.last);
 }
 
 

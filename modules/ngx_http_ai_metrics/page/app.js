@@ -701,7 +701,7 @@ function data() {
         { title: 'Loaded', cell: (d) => d.state === 'none' ? NONE
                                         : span(d.age) + ' ago' },
         { title: 'Memory', opt: true, cell: (d) =>
-            bytes(d.used) + ' of ' + bytes(d.size / 2) },
+            bytes(d.used) + ' of ' + bytes(d.size) },
         { title: 'Error', text: true, cell: (d) => name(d.error) }
     ], last.data, 'No live data is configured.');
 }

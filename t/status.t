@@ -1,0 +1,286 @@
+#!/usr/bin/perl
+
+# Copyright (C) nginx AI gateway authors
+
+# ai_status: the page and its policy, the JSON behind it with the figures of a
+# scripted load, and the page in a browser.  Chromium is looked for in PATH;
+# what needs it is skipped without.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Digest::SHA qw(sha256_base64);
+use Encode qw(decode_utf8 encode_utf8);
+use File::Temp ();
+use JSON::PP;
+use Test::More;
+use Time::HiRes qw(time sleep);
+
+use AI::Kit;
+use AI::Gateway;
+
+my $missing = AI::Gateway::missing();
+plan skip_all => $missing if $missing;
+plan skip_all => 'no module of metrics'
+    if AI::Gateway::modules() && !grep { /metrics/ } AI::Gateway::modules();
+
+my $top = $AI::Gateway::top;
+my $source = "$top/modules/ngx_http_ai_metrics";
+
+
+# the page in the module is that of its sources
+
+is(scalar `"$^X" $source/page/make.pl`,
+   slurp("$source/ngx_http_ai_status_page.c"),
+   'the page in the module is current, else: '
+   . 'perl page/make.pl > ngx_http_ai_status_page.c');
+
+my $script = slurp("$source/page/app.js");
+
+unlike($script, qr/innerHTML|outerHTML|insertAdjacent|document\.write|eval\(/,
+       'data is nothing but text');
+unlike(slurp("$source/page/index.html"), qr/\son\w+=|\sstyle=|\ssrc=/,
+       'nothing in attributes');
+
+
+# mistakes
+
+sub bad {
+    my ($name, $location, $expected) = @_;
+
+    my $gw = AI::Gateway->new(conf => <<"END");
+events {}
+http {
+    server { listen 127.0.0.1:%%PORT_0%%;
+        location /s { $location }
+    }
+}
+END
+    my ($rc, $out) = $gw->conf_test;
+    isnt($rc, 0, "$name: refused");
+    like($out, $expected, "$name: why");
+    like($out, qr/in .*nginx\.conf:\d+/, "$name: where");
+}
+
+bad('twice', 'ai_status; ai_status;', qr/"ai_status" directive is duplicate/);
+bad('unknown', 'ai_status fast=1s;',
+    qr/unknown parameter "fast=1s" of "ai_status", it has "slow="/);
+bad('no time', 'ai_status slow=x;', qr/"slow=x" of "ai_status" must be a time/);
+bad('zero', 'ai_status slow=0;', qr/"slow=0" of "ai_status" must be a time/);
+bad('too many', 'ai_status slow=1s slow=2s;', qr/invalid number of arguments/);
+
+{
+    my $gw = AI::Gateway->new(conf => <<'END');
+events {}
+http {
+    ai_zone ai 32k;
+    server { listen 127.0.0.1:%%PORT_0%%; location = /s { ai_status; } }
+}
+END
+    my ($rc, $out) = $gw->conf_test;
+    isnt($rc, 0, 'a small zone: refused');
+    like($out, qr/no memory for recent requests, increase.*"ai_zone" by \d+/,
+         '... why');
+}
+
+
+# a load
+
+my $p = provider();
+my $url = $p->url;
+
+my $gw = gateway(<<"END", workers => 2, server => <<'END2');
+    ai_provider p { dialect openai; endpoint $url; key none; }
+    ai_provider q { dialect openai; endpoint $url; key none; }
+    ai_provider dead { dialect openai; endpoint http://127.0.0.1:1; key none; }
+
+    ai_model good  { target p/usage:100.20.40; price in=1 out=2; }
+    ai_model bad   { target p/status:500; retry off; }
+    ai_model down  { target dead/x; retry off; }
+    ai_model other { target dead/x; fallback q/usage:10.5; retry off; }
+    ai_model late  { target p/wait:350+usage:1.1; }
+    ai_model cut   { target p/cut:2+pace:10; retry off; }
+END
+        location /v1/ { ai_pass model; }
+        location /direct/v1/ { ai_pass p; }
+        location = /status { ai_status slow=300ms; }
+        location /ai/ { ai_status slow=5s; }
+        location /pre { ai_status; }
+        location ~ ^/re { ai_status; }
+END2
+
+my $c = $gw->client;
+
+
+# what is there, and what is not
+
+for my $case ([ '/status', 200 ], [ '/ai/', 200 ], [ '/ai', 301 ],
+              [ '/ai/x', 404 ], [ '/pre', 200 ], [ '/prefix', 404 ],
+              [ '/re/x', 200 ], [ '/status?format=json', 200 ],
+              [ '/ai/?format=json', 200 ], [ '/ai/x?format=json', 404 ],
+              [ '/status?format=xml', 404 ], [ '/status?format=', 404 ],
+              [ '/status?other=1', 200 ])
+{
+    is($c->get($case->[0])->{status}, $case->[1], "GET $case->[0]");
+}
+
+for my $method (qw(POST PUT DELETE)) {
+    is($c->request($method, '/status?format=json', '{}')->{status}, 405,
+       $method);
+}
+
+my $r = $c->get('/status');
+my $page = $r->{body};
+my $policy = $r->{headers}{'content-security-policy'};
+
+is($r->{headers}{'content-type'}, 'text/html; charset=utf-8', 'type');
+is($r->{headers}{'content-length'}, length $page, 'length');
+is($r->{headers}{'cache-control'}, 'no-store', 'not to be kept');
+is($r->{headers}{'x-content-type-options'}, 'nosniff', 'not to be guessed');
+is($r->{headers}{'x-frame-options'}, 'DENY', 'not to be framed');
+is($r->{headers}{'referrer-policy'}, 'no-referrer', 'no referrer');
+cmp_ok(length $page, '<', 60_000, 'size of the page');
+
+like($policy, qr/^default-src 'none';/, 'policy: nothing');
+like($policy, qr/; connect-src 'self';/, '... but to ask for figures');
+unlike($policy, qr/unsafe|\*|https?:/, '... nothing unsafe');
+
+for my $part ([ script => 'script-src' ], [ style => 'style-src' ]) {
+    my @texts = $page =~ m{<$part->[0]>(.*?)</$part->[0]>}sg;
+    is(@texts, 1, "one $part->[0]");
+
+    my $hash = sha256_base64($texts[0]);
+    $hash .= '=' while length($hash) % 4;
+    like($policy, qr/$part->[1] 'sha256-\Q$hash\E'/, '... has its hash');
+}
+
+my @links = $page =~ /(?:href|src|action)="([^"]*)"/g;
+is_deeply([ grep { !/^(?:#main|data:,|\?format=json)$/ } @links ], [],
+          'no asset of elsewhere');
+is_deeply([ grep { $_ ne 'http://www.w3.org/2000/svg' }
+            $page =~ m{((?:https?|wss?)://[^\s"']*)}g ], [], 'no address');
+
+$r = $c->request('HEAD', '/status');
+is($r->{status}, 200, 'HEAD');
+is($r->{body}, '', '... no body');
+is($r->{headers}{'content-length'}, length $page, '... length');
+
+$r = $c->get('/status?format=json');
+is($r->{headers}{'content-type'}, 'application/json', 'type of the JSON');
+ok($r->{headers}{'content-security-policy'}, '... with a policy');
+
+
+# names that might break something
+
+my @hostile = (
+    '"><script>alert(1)</script>',
+    "\x{202e}evil\x{202c}",
+    '\\"};//' . "\x{2028}",
+    'x' x 256,
+    ("\x{1f600}" x 64),
+    "</script><img src=x onerror=alert(1)>",
+    'constructor', '__proto__',
+);
+
+for my $model (@hostile) {
+    my $r = $c->post('/v1/chat/completions', chat($model));
+    is($r->{status}, 404, 'hostile: ' . printable($model));
+}
+
+# 12 of good, 4 of them streams; the rest fails
+
+for my $n (1 .. 12) {
+    my $r = $c->post('/v1/chat/completions',
+                     chat('good', stream => $n % 3 == 0));
+    is($r->{status}, 200, "good $n");
+}
+
+$c->post('/v1/chat/completions', chat('bad')) for 1 .. 3;
+$c->post('/v1/chat/completions', chat('down')) for 1 .. 2;
+$c->post('/v1/chat/completions', chat('other'));
+$c->post('/v1/chat/completions', chat('late', stream => 1),
+         headers => [ 'X-Request-Id' => 'late-one' ]);
+$c->post('/v1/chat/completions', chat('cut', stream => 1));
+$c->post('/v1/chat/completions', '{broken');
+
+my $s = status('/status');
+
+check_schema($s);
+
+is($s->{version}, 1, 'version');
+cmp_ok(abs($s->{time} / 1000 - time()), '<', 10, 'time');
+is($s->{gateway}{workers}, 2, 'workers');
+is($s->{gateway}{reloads}, 0, 'no reload');
+cmp_ok($s->{gateway}{uptime}, '<', 600, 'up');
+
+my @failed = @{ $s->{recent}{failed} };
+is(join(' ', map { "$_->{model}/$_->{status}/$_->{error}" } @failed),
+   'cut/200/incomplete down/502/connect down/502/connect '
+   . 'bad/500/server_error bad/500/server_error bad/500/server_error',
+   'failed, the newest first');
+is($failed[1]{provider}, 'dead', 'provider') or diag(explain($failed[1]));
+is($failed[1]{attempts}, 1, 'attempts');
+like($failed[0]{request_id}, qr/^req_[0-9a-f]{32}$/, 'request id');
+
+my @refused = @{ $s->{recent}{refused} };
+is(@refused, 1 + @hostile, 'refused');
+is("$refused[0]{status} $refused[0]{error}", '400 invalid_request',
+   '... as no JSON');
+
+for my $i (0 .. $#hostile) {
+    my $got = $refused[-1 - $i]{model};
+    my $bytes = encode_utf8($hostile[$i]);
+    my $cut = decode_utf8(substr($bytes, 0, 64), Encode::FB_QUIET);
+
+    is($got, $cut, '... ' . printable($hostile[$i]));
+}
+
+my @slow = @{ $s->{recent}{slow} };
+is(join(' ', map { $_->{model} } @slow), 'late', 'slow');
+is($slow[0]{request_id}, 'late-one', '... id of the client');
+cmp_ok($slow[0]{ttft}, '>=', 0.3, '... first token');
+cmp_ok($slow[0]{duration}, '>=', $slow[0]{ttft}, '... duration');
+is(@{ status('/ai/')->{recent}{slow} }, 0, '... not where slow is more');
+
+unlike(encode_json($s), qr/Hello there|w1 w2/, 'no content');
+
+# of the newest 64
+
+$c->post('/v1/chat/completions', chat("n$_")) for 1 .. 70;
+@refused = @{ status('/status')->{recent}{refused} };
+is(@refused, 64, 'as many as are kept');
+is("$refused[0]{model} $refused[-1]{model}", 'n70 n7', '... the newest');
+
+# kept over a reload
+
+$gw->reload;
+$s = status('/status');
+is($s->{gateway}{reloads}, 1, 'a reload');
+is(@{ $s->{recent}{failed} }, 6, '... forgets nothing');
+
+done_testing();
+
+
+sub slurp {
+    my ($file) = @_;
+
+    open my $f, '<', $file or die "$file: $!";
+    local $/;
+
+    return scalar <$f>;
+}
+
+sub status {
+    my ($path) = @_;
+    my $r = $gw->client->get("$path?format=json");
+
+    return decode_json($r->{body});
+}
+
+sub printable {
+    my ($s) = @_;
+    return substr($s =~ s/([^ -~])/sprintf('\\x{%x}', ord $1)/ger, 0, 40);
+}
