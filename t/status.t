@@ -33,8 +33,7 @@ my $source = "$top/modules/ngx_http_ai_metrics";
 
 # the page in the module is that of its sources
 
-is(scalar `"$^X" $source/page/make.pl`,
-   slurp("$source/ngx_http_ai_status_page.c"),
+ok(`"$^X" $source/page/make.pl` eq slurp("$source/ngx_http_ai_status_page.c"),
    'the page in the module is current, else: '
    . 'perl page/make.pl > ngx_http_ai_status_page.c');
 
@@ -100,7 +99,7 @@ my $gw = gateway(<<"END", workers => 2, server => <<'END2');
     ai_model good  { target p/usage:100.20.40; price in=1 out=2; }
     ai_model bad   { target p/status:500; retry off; }
     ai_model down  { target dead/x; retry off; }
-    ai_model other { target dead/x; fallback q/usage:10.5; retry off; }
+    ai_model second { target dead/x; fallback q/usage:10.5; retry off; }
     ai_model late  { target p/wait:350+usage:1.1; }
     ai_model cut   { target p/cut:2+pace:10; retry off; }
 END
@@ -200,7 +199,7 @@ for my $n (1 .. 12) {
 
 $c->post('/v1/chat/completions', chat('bad')) for 1 .. 3;
 $c->post('/v1/chat/completions', chat('down')) for 1 .. 2;
-$c->post('/v1/chat/completions', chat('other'));
+$c->post('/v1/chat/completions', chat('second'));
 $c->post('/v1/chat/completions', chat('late', stream => 1),
          headers => [ 'X-Request-Id' => 'late-one' ]);
 $c->post('/v1/chat/completions', chat('cut', stream => 1));
@@ -247,6 +246,49 @@ is(@{ status('/ai/')->{recent}{slow} }, 0, '... not where slow is more');
 
 unlike(encode_json($s), qr/Hello there|w1 w2/, 'no content');
 
+# figures of all workers
+
+my %model = map { $_->{name} => $_ } @{ $s->{models} };
+
+for my $case ([ good => 'success 12' ], [ bad => 'error 3' ],
+              [ down => 'error 2' ], [ second => 'success 1' ],
+              [ late => 'success 1' ], [ cut => 'error 1' ],
+              [ other => 'invalid ' . (@hostile + 1) ])
+{
+    my ($name, $expected) = @$case;
+    my $o = $model{$name}{outcomes} // {};
+
+    is(join(' ', map { "$_ $o->{$_}" } grep { $o->{$_} } sort keys %$o),
+       $expected, "$name: outcomes");
+    is($model{$name}{running}, 0, '... none runs');
+}
+
+is(join(' ', map { $_->{name} } @{ $s->{models} }[0, 1]), 'good other',
+   'those with most requests first');
+is(scalar @{ $s->{models} }, 7, 'no model that is not configured');
+
+my $good = $model{good};
+
+is_deeply($good->{tokens}, { input => 1200, output => 240, cache_read => 480,
+                             cache_write => 0, reasoning => 0 }, 'tokens');
+is($good->{cost}, 0.00168, 'cost');
+is($good->{unpriced}, 0, '... of all');
+is($model{late}{unpriced}, 1, 'no price');
+is($model{second}{fallbacks}, 1, 'a fallback');
+is(sum(@{ $good->{ttft} }), 4, 'first tokens of streams');
+is(sum(@{ $good->{duration} }), 12, 'durations');
+
+my %provider = map { $_->{name} => $_ } @{ $s->{providers} };
+
+is($provider{p}{attempts}, 17, 'attempts');
+is_deeply($provider{p}{results},
+          { success => 13, server_error => 3, incomplete => 1 },
+          '... by result');
+is($provider{p}{failed}, 4, '... failed');
+is_deeply([ @{ $provider{dead} }{qw(attempts failed)} ], [ 3, 3 ], 'dead');
+is_deeply([ @{ $provider{q} }{qw(attempts failed)} ], [ 1, 0 ], 'the other');
+is($s->{tenants}, undef, 'tenants are not counted');
+
 # of the newest 64
 
 $c->post('/v1/chat/completions', chat("n$_")) for 1 .. 70;
@@ -278,6 +320,115 @@ sub status {
     my $r = $gw->client->get("$path?format=json");
 
     return decode_json($r->{body});
+}
+
+sub sum {
+    my $n = 0;
+    $n += $_ for @_;
+
+    return $n;
+}
+
+# each member that docs/status.md promises, with its type, and no other
+
+sub check_schema {
+    my ($s) = @_;
+
+    my %outcomes = map { $_ => 'int' }
+                   qw(success error invalid denied limited canceled);
+    my %tokens = map { $_ => 'int' }
+                 qw(input output cache_read cache_write reasoning);
+    my %cache = map { $_ => 'int' }
+                qw(miss bypass expired hit stale coalesced);
+    my %request = (
+        time => 'int', request_id => 'text', model => 'text',
+        provider => 'text', status => 'int', error => 'text',
+        attempts => 'int', duration => 'num', ttft => 'num?'
+    );
+
+    my @wrong = differs('', $s, {
+        version => 'int', time => 'int',
+        gateway => {
+            version => 'text', nginx => 'text', workers => 'int',
+            uptime => 'int', configured => 'int', reloads => 'int'
+        },
+        buckets => { ttft => [ 'num' ], duration => [ 'num' ] },
+        models => [ {
+            name => 'text', outcomes => \%outcomes, running => 'int',
+            streams => 'int', fallbacks => 'int', tokens => \%tokens,
+            cost => 'num', unpriced => 'int', cache => \%cache,
+            ttft => [ 'int' ], duration => [ 'int' ]
+        } ],
+        providers => [ {
+            name => 'text', attempts => 'int', failed => 'int',
+            results => { '*' => 'int' }, ttft => [ 'int' ],
+            duration => [ 'int' ]
+        } ],
+        tenants => defined $s->{tenants} ? [ {
+            name => 'text', outcomes => \%outcomes, tokens => \%tokens,
+            cost => 'num'
+        } ] : 'num?',
+        data => [ {
+            name => 'text', state => 'text', generation => 'int',
+            records => 'int', failures => 'int', age => 'int', used => 'int',
+            size => 'int', error => 'text'
+        } ],
+        figures => { '*' => {
+            help => 'text', type => 'text',
+            samples => [ { labels => { '*' => 'text' }, value => 'num' } ]
+        } },
+        recent => { map { $_ => [ \%request ] } qw(failed refused slow) }
+    });
+
+    is_deeply(\@wrong, [], 'as it is documented');
+
+    for my $m (@{ $s->{models} }, @{ $s->{providers} }) {
+        for my $k (qw(ttft duration)) {
+            push @wrong, $m->{name}
+                if @{ $m->{$k} } != @{ $s->{buckets}{$k} } + 1;
+        }
+    }
+
+    is_deeply(\@wrong, [], 'a bucket more than bounds');
+
+    my $page = slurp("$top/docs/status.md");
+
+    like($page, qr/`$_`/, "$_ is described")
+        for sort keys %$s, keys %{ $s->{gateway} }, keys %{ $s->{models}[0] },
+                 keys %{ $s->{providers}[0] }, keys %request;
+}
+
+sub differs {
+    my ($at, $v, $type) = @_;
+
+    if (ref $type eq 'HASH') {
+        return "$at: no object" if ref $v ne 'HASH';
+
+        my $any = $type->{'*'};
+
+        return ((map { "$at.$_: missing" }
+                 grep { $_ ne '*' && !exists $v->{$_} } sort keys %$type),
+                map { my $t = $type->{$_} // $any;
+                      $t ? differs("$at.$_", $v->{$_}, $t)
+                         : "$at.$_: not documented" } sort keys %$v);
+    }
+
+    if (ref $type eq 'ARRAY') {
+        return "$at: no list" if ref $v ne 'ARRAY';
+        return map { differs("$at\[$_]", $v->[$_], $type->[0]) } 0 .. $#$v;
+    }
+
+    return if $type eq 'num?' && !defined $v;
+    return "$at: null" if !defined $v;
+
+    # a number that was one in JSON
+    my $number = !ref $v && encode_json([ $v ]) !~ /"/;
+
+    return "$at: $v is not $type"
+        if ref $v || $type eq 'text' && $number
+           || $type ne 'text' && !$number
+           || $type eq 'int' && $v !~ /^-?\d+$/;
+    return;
 }
 
 sub printable {

@@ -886,7 +886,7 @@ const ngx_str_t  ngx_http_ai_status_page = ngx_string(
     "{ title: 'Loaded', cell: (d) => d.state === 'none' ? NONE\n"
     ": span(d.age) + ' ago' },\n"
     "{ title: 'Memory', opt: true, cell: (d) =>\n"
-    "bytes(d.used) + ' of ' + bytes(d.size / 2) },\n"
+    "bytes(d.used) + ' of ' + bytes(d.size) },\n"
     "{ title: 'Error', text: true, cell: (d) => name(d.error) }\n"
     "], last.data, 'No live data is configured.');\n"
     "}\n"
@@ -1047,8 +1047,8 @@ const ngx_str_t  ngx_http_ai_status_page = ngx_string(
 );
 
 const ngx_str_t  ngx_http_ai_status_policy = ngx_string(
-    "default-src 'none'; script-src 'sha256-cdW1vfQU8ffr4NJB2aNdcrjtoyp5k+q"
-    "XjO+gdGQFu6c='; style-src 'sha256-vygQJlzsfhhHyuEPoqOoFusr7ljo3lVvQ+n8"
+    "default-src 'none'; script-src 'sha256-wMxG4+x+F0k07AXTUFdfrgwj+h8uXcY"
+    "dbsH2kBGS5Gs='; style-src 'sha256-vygQJlzsfhhHyuEPoqOoFusr7ljo3lVvQ+n8"
     "JvMZhEE='; connect-src 'self'; img-src data:; base-uri 'none'; form-ac"
     "tion 'none'; frame-ancestors 'none'; require-trusted-types-for 'script"
     "'; trusted-types 'none'"
