@@ -180,6 +180,8 @@ typedef struct {
 
 typedef struct {
     ngx_str_t                  target;        /* provider/upstream-model */
+    ngx_str_t                  name;          /* as the configuration names
+                                                 it; empty: it does not */
     ngx_str_t                  provider;
     ngx_str_t                  region;
     ngx_str_t                  model;         /* upstream's name */
@@ -277,6 +279,9 @@ struct ngx_http_ai_ctx_s {
                                                  answer */
     unsigned                   complete:1;    /* the answer was whole */
     unsigned                   recovered:1;   /* it is of two attempts */
+    unsigned                   named:1;       /* model is one of the
+                                                 configuration */
+    unsigned                   active:1;      /* counted as running */
 
     /* results, for variables, hooks and logs */
     ngx_str_t                  model;         /* the configured model's name */

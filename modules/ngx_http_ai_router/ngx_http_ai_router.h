@@ -134,6 +134,7 @@ struct ngx_http_ai_target_s {
     u_char                    *file;
     ngx_uint_t                 line;
     unsigned                   fallback:1;
+    unsigned                   direct:1;      /* not of the configuration */
     unsigned                   prefill:2;     /* 0 by the dialect's table,
                                                  1 off, 2 on */
 };
