@@ -253,7 +253,7 @@ my %model = map { $_->{name} => $_ } @{ $s->{models} };
 for my $case ([ good => 'success 12' ], [ bad => 'error 3' ],
               [ down => 'error 2' ], [ second => 'success 1' ],
               [ late => 'success 1' ], [ cut => 'error 1' ],
-              [ other => 'invalid ' . (@hostile + 1) ])
+              [ other => 'invalid ' . @hostile ], [ none => 'invalid 1' ])
 {
     my ($name, $expected) = @$case;
     my $o = $model{$name}{outcomes} // {};
@@ -265,7 +265,7 @@ for my $case ([ good => 'success 12' ], [ bad => 'error 3' ],
 
 is(join(' ', map { $_->{name} } @{ $s->{models} }[0, 1]), 'good other',
    'those with most requests first');
-is(scalar @{ $s->{models} }, 7, 'no model that is not configured');
+is(scalar @{ $s->{models} }, 8, 'no model that is not configured');
 
 my $good = $model{good};
 
@@ -288,6 +288,55 @@ is($provider{p}{failed}, 4, '... failed');
 is_deeply([ @{ $provider{dead} }{qw(attempts failed)} ], [ 3, 3 ], 'dead');
 is_deeply([ @{ $provider{q} }{qw(attempts failed)} ], [ 1, 0 ], 'the other');
 is($s->{tenants}, undef, 'tenants are not counted');
+
+# in a browser, which asks three times
+
+my $chromium = find_program('chromium', 'chromium-browser', 'google-chrome');
+
+SKIP: {
+    skip 'no chromium in PATH', 1 if !$chromium;
+
+    my ($dom, $log, $net) = browse($chromium, $gw->port, '/status#all');
+
+    like($dom, qr{<p id="state"[^>]*>Live</p>}, 'browser: live')
+        or diag(substr($dom, 0, 2000) . $log);
+
+    my @console = grep { /CONSOLE/ } split /\n/, $log;
+    is_deeply(\@console, [], '... no error');
+    like($net, qr{"url":"http://127[^"]*/status\?format=json"},
+         '... the network is watched');
+    is_deeply([ strangers($net, $gw->port) ], [], '... nobody else is asked');
+
+    my %row = map { $_->[0] => $_ } rows($dom, 'models');
+
+    is(join(' ', @{ $row{good} // [] }[3, 4]), '12 0 %', '... requests');
+    is($row{good}[8], '1.20k', '... input');
+    is($row{good}[9], '240', '... output');
+    is($row{good}[11], '$0.0017', '... cost');
+    is($row{bad}[4], '100 %', '... failed');
+    is(scalar keys %row, 8, '... all models');
+
+    %row = map { $_->[0] => $_ } rows($dom, 'providers');
+    is($row{p}[3], '17', '... attempts');
+
+    is(scalar rows($dom, 'requests'), 6, '... failed requests');
+    like($dom, qr/Version 0\.\d+\.\d+ on nginx \d/, '... version');
+
+    # those with strange names are in the list of the refused
+
+    ($dom, $log, $net) = browse($chromium, $gw->port, '/status#all,refused');
+
+    @console = grep { /CONSOLE/ } split /\n/, $log;
+    is_deeply(\@console, [], 'hostile names: no error');
+
+    my @rows = rows($dom, 'requests');
+    is(scalar @rows, 1 + @hostile, '... all are shown');
+    is($rows[-1][1], '"&gt;&lt;script&gt;alert(1)&lt;/script&gt;',
+       '... as text');
+    is($rows[-2][1], '\\u202eevil\\u202c', '... marks are written out');
+    is(scalar(() = $dom =~ /<script/g), 1, '... no further script');
+    unlike($dom, qr/<img/, '... no image');
+}
 
 # of the newest 64
 
@@ -320,6 +369,58 @@ sub status {
     my $r = $gw->client->get("$path?format=json");
 
     return decode_json($r->{body});
+}
+
+sub find_program {
+    for my $name (@_) {
+        for (split /:/, $ENV{PATH}) {
+            return "$_/$name" if -x "$_/$name";
+        }
+    }
+
+    return;
+}
+
+# the page as it is after some seconds: its DOM, messages, and the log of
+# the network
+
+sub browse {
+    my ($program, $port, $path) = @_;
+    my $dir = File::Temp->newdir('ai-test-XXXXXX', TMPDIR => 1);
+
+    my $options = join ' ', qw(
+        --headless=new --no-sandbox --disable-gpu --no-first-run
+        --disable-background-networking --disable-component-update
+        --disable-sync --enable-logging=stderr --virtual-time-budget=6500
+        --dump-dom
+    ), "--user-data-dir=$dir/profile", "--log-net-log=$dir/net.json";
+
+    my $dom = `timeout 60 $program $options 'http://127.0.0.1:$port$path' 2>$dir/log`;
+
+    return (decode_utf8($dom), map { -f $_ ? slurp($_) : '' }
+                               "$dir/log", "$dir/net.json");
+}
+
+# addresses that the page has asked, but its own
+
+sub strangers {
+    my ($net, $port) = @_;
+    my $own = "http://127.0.0.1:$port";
+
+    # an event of a request that the page has begun names who that was
+    return grep { !m{^\Q$own\E/|^data:} }
+           map { /"url":"([^"]*)"/ }
+           grep { m{"initiator":"\Q$own\E"} } split /\n/, $net;
+}
+
+# rows of a table, each a list of the cells' text, as it is in the DOM
+
+sub rows {
+    my ($dom, $id) = @_;
+    my ($body) = $dom =~ m{<div id="$id">.*?<tbody>(.*?)</tbody>}s;
+
+    return map { [ map { s/<[^>]*>//gr } m{<t[hd]\b[^>]*>(.*?)</t[hd]>}sg ] }
+           ($body // '') =~ m{<tr>(.*?)</tr>}sg;
 }
 
 sub sum {

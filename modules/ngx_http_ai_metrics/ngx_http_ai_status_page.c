@@ -359,8 +359,10 @@ const ngx_str_t  ngx_http_ai_status_page = ngx_string(
     "const SVG = 'http://www.w3.org/2000/svg';\n"
     "const history = [];             // answers, the oldest first\n"
     "let last = null;\n"
-    "let whole = false;              // figures since the start\n"
-    "let list = 'failed';\n"
+    "const wanted = window.location.hash.slice(1).split(',');\n"
+    "let whole = wanted.includes('all');     // figures since the start\n"
+    "let list = [ 'refused', 'slow' ].find((id) => wanted.includes(id)) || "
+    "'failed';\n"
     "let paused = false;\n"
     "let timer = 0;\n"
     "let asking = false;\n"
@@ -1047,8 +1049,8 @@ const ngx_str_t  ngx_http_ai_status_page = ngx_string(
 );
 
 const ngx_str_t  ngx_http_ai_status_policy = ngx_string(
-    "default-src 'none'; script-src 'sha256-wMxG4+x+F0k07AXTUFdfrgwj+h8uXcY"
-    "dbsH2kBGS5Gs='; style-src 'sha256-vygQJlzsfhhHyuEPoqOoFusr7ljo3lVvQ+n8"
+    "default-src 'none'; script-src 'sha256-PTk/m33yTQV4WIfcDubGiW6rBXcG6Dm"
+    "HzOwLVk7KEBo='; style-src 'sha256-vygQJlzsfhhHyuEPoqOoFusr7ljo3lVvQ+n8"
     "JvMZhEE='; connect-src 'self'; img-src data:; base-uri 'none'; form-ac"
     "tion 'none'; frame-ancestors 'none'; require-trusted-types-for 'script"
     "'; trusted-types 'none'"

@@ -16,6 +16,8 @@ static ngx_int_t ngx_http_ai_status_log_handler(ngx_http_request_t *r);
 static void ngx_http_ai_status_push(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_http_ai_status_main_conf_t *mcf,
     ngx_http_ai_status_recent_e list);
+static void ngx_http_ai_status_asked(ngx_http_ai_ctx_t *ctx,
+    ngx_str_t *provider);
 static size_t ngx_http_ai_status_copy(u_char *dst, ngx_str_t *src,
     size_t max);
 
@@ -131,12 +133,17 @@ ngx_http_ai_status_push(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_status_main_conf_t *mcf, ngx_http_ai_status_recent_e list)
 {
     ngx_time_t                   *tp;
-    ngx_str_t                    *model;
+    ngx_str_t                    *model, provider;
     ngx_http_ai_status_ring_t    *ring;
     ngx_http_ai_status_recent_t   e;
 
     tp = ngx_timeofday();
     model = ctx->model.len ? &ctx->model : &ctx->request_model;
+    provider = ctx->provider;
+
+    if (provider.len == 0) {
+        ngx_http_ai_status_asked(ctx, &provider);
+    }
 
     e.time = (int64_t) tp->sec * 1000 + tp->msec;
     e.duration = (ngx_msec_int_t) (ngx_current_msec - ctx->start);
@@ -149,7 +156,7 @@ ngx_http_ai_status_push(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     e.model_len = (uint8_t) ngx_http_ai_status_copy(e.model, model,
                                                     sizeof(e.model));
     e.provider_len = (uint8_t) ngx_http_ai_status_copy(e.provider,
-                                                       &ctx->provider,
+                                                       &provider,
                                                        sizeof(e.provider));
     e.id_len = (uint8_t) ngx_http_ai_status_copy(e.id, &ctx->request_id,
                                                  sizeof(e.id));
@@ -161,6 +168,24 @@ ngx_http_ai_status_push(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ring->entries[ring->n++ % NGX_HTTP_AI_STATUS_RING] = e;
 
     ngx_shmtx_unlock(&mcf->shpool->mutex);
+}
+
+
+/* nobody has answered: who was asked last */
+
+static void
+ngx_http_ai_status_asked(ngx_http_ai_ctx_t *ctx, ngx_str_t *provider)
+{
+    ngx_uint_t         n;
+    ngx_http_ai_try_t  t;
+
+    if (ctx->attempt == NULL) {
+        return;
+    }
+
+    for (n = 0; ctx->attempt(ctx, n, &t) == NGX_OK; n++) {
+        *provider = t.provider;
+    }
 }
 
 

@@ -110,6 +110,7 @@ static ngx_int_t
 ngx_http_ai_status_add(ngx_http_ai_status_sums_t *sums,
     ngx_http_ai_series_t *s)
 {
+    uint64_t                  *sum, *cell;
     ngx_uint_t                 i, n;
     ngx_http_ai_cells_t        cells;
     ngx_http_ai_status_row_t  *row;
@@ -146,8 +147,11 @@ ngx_http_ai_status_add(ngx_http_ai_status_sums_t *sums,
                                                NGX_HTTP_AI_OUTCOME_MAX);
     }
 
+    cell = (uint64_t *) &cells;
+    sum = (uint64_t *) &row->cells;
+
     for (i = 0; i < n; i++) {
-        row->cells.cell[i] += cells.cell[i];
+        sum[i] += cell[i];
     }
 
     return NGX_OK;

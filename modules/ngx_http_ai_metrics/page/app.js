@@ -9,8 +9,12 @@ const SVG = 'http://www.w3.org/2000/svg';
 
 const history = [];             // answers, the oldest first
 let last = null;
-let whole = false;              // figures since the start
-let list = 'failed';
+
+// what to begin with: "#all,slow"
+const wanted = window.location.hash.slice(1).split(',');
+
+let whole = wanted.includes('all');     // figures since the start
+let list = [ 'refused', 'slow' ].find((id) => wanted.includes(id)) || 'failed';
 let paused = false;
 let timer = 0;
 let asking = false;
