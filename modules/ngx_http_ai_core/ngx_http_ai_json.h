@@ -284,6 +284,9 @@ ngx_http_ai_out_mem(ngx_http_ai_out_t *out, const void *data, size_t len)
 
 void ngx_http_ai_out_int(ngx_http_ai_out_t *out, int64_t n);
 
+/* nano-dollars, not negative, as dollars */
+void ngx_http_ai_out_dollars(ngx_http_ai_out_t *out, int64_t nano);
+
 /* plain bytes escaped as the inside of a JSON string: quotes, backslash,
  * control characters, DEL stays; invalid UTF-8 becomes U+FFFD */
 void ngx_http_ai_out_escaped(ngx_http_ai_out_t *out, u_char *data, size_t len);

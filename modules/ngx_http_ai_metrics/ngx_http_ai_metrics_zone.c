@@ -90,7 +90,7 @@ ngx_http_ai_metrics_zone_init(ngx_shm_zone_t *shm_zone, void *data)
 #endif
 
         mcf->store = ngx_http_ai_metrics_store_init(block, size,
-                                             (ngx_uint_t) ccf->worker_processes);
+                                                    ccf->worker_processes);
         if (mcf->store == NULL) {
             goto nomem;
         }

@@ -207,6 +207,14 @@ ngx_http_ai_ratelimit_postconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
+    if (rmcf->usage_cost
+        && api->add_hook(cf, NGX_HTTP_AI_STAGE_LIMIT,
+                         ngx_http_ai_cost_usage_hook)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     if (ngx_http_ai_switches_init(cf, rmcf) != NGX_OK) {
         return NGX_ERROR;
     }
@@ -312,6 +320,8 @@ ngx_http_ai_ratelimit_merge_loc_conf(ngx_conf_t *cf, void *parent,
     ngx_http_ai_ratelimit_loc_conf_t *prev = parent;
     ngx_http_ai_ratelimit_loc_conf_t *conf = child;
 
+    ngx_uint_t                          i;
+    ngx_http_ai_limit_use_t            *use;
     ngx_http_ai_ratelimit_loc_conf_t   *p;
     ngx_http_ai_ratelimit_main_conf_t  *rmcf;
 
@@ -367,10 +377,25 @@ ngx_http_ai_ratelimit_merge_loc_conf(ngx_conf_t *cf, void *parent,
 
         if (conf->uses) {
             rmcf->used = 1;
+
+            use = conf->uses->elts;
+
+            for (i = 0; i < conf->uses->nelts; i++) {
+                if (use[i].zone
+                    && (use[i].zone->meters & NGX_HTTP_AI_LIMIT_TOKENS))
+                {
+                    /* tokens of the request will be counted */
+                    rmcf->api->parse_whole(cf);
+                }
+            }
         }
 
         if (conf->headers & NGX_HTTP_AI_HEADERS_COST) {
             rmcf->cost = 1;
+        }
+
+        if (conf->headers & NGX_HTTP_AI_HEADERS_USAGE) {
+            rmcf->usage_cost = 1;
         }
     }
 
