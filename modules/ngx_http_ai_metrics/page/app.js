@@ -493,11 +493,16 @@ function chart(values) {
     } };
 }
 
-// full: red when there is little left
+// full: red when there is little left.  null: nothing is known
 
 function bar(part, all, text, full) {
     return { into: (td) => {
         let svg = td.querySelector('svg');
+
+        if (part === null) {
+            loud(NONE).into(td);
+            return;
+        }
 
         if (!svg) {
             td.textContent = '';
@@ -638,6 +643,19 @@ function providers() {
         };
     });
 
+    for (const r of rows) {
+        const own = (s) => s.labels.provider === r.p.name;
+        const running = samples('nginx_ai_provider_running_attempts')
+                        .find(own);
+        const most = samples('nginx_ai_provider_max_attempts').find(own);
+
+        r.running = running && most ? running.value + ' of ' + most.value
+                                    : NONE;
+        r.full = running && most && running.value >= most.value;
+        r.resting = samples('nginx_ai_provider_key_cooldown_seconds')
+                    .filter((s) => own(s) && s.value > 0).length;
+    }
+
     rows.sort((a, b) => b.p.attempts - a.p.attempts);
 
     table('providers', 'Providers', [
@@ -651,7 +669,11 @@ function providers() {
         { title: 'Attempts/s', cell: (r) => rate(r.rate) },
         { title: 'Attempts', cell: (r) => count(r.p.attempts) },
         { title: 'Failed', cell: (r) => loud(percent(r.failed, r.attempts),
-            r.attempts && r.failed / r.attempts > 0.05) }
+            r.attempts && r.failed / r.attempts > 0.05) },
+        { title: 'Running', opt: true, cell: (r) => loud(r.running, r.full,
+                                                         'warn') },
+        { title: 'Keys resting', opt: true, cell: (r) =>
+            loud(r.resting ? String(r.resting) : NONE, r.resting, 'warn') }
     ], rows, 'No attempt yet.');
 }
 
@@ -710,19 +732,21 @@ function data() {
     ], last.data, 'No live data is configured.');
 }
 
-// one table of what is known of each value of some labels
+// what the modules know of each thing that some labels name: an object with
+// the labels, and a member for each family
 
 function gathered(families, labels) {
     const rows = new Map();
 
     for (const field of Object.keys(families)) {
         for (const s of samples(families[field])) {
-            const key = JSON.stringify(labels.map((l) => s.labels[l] || ''));
-            const row = rows.get(key) || { labels: {} };
+            const key = JSON.stringify(labels.map((l) => s.labels[l]));
 
-            Object.assign(row.labels, s.labels);
-            row[field] = s.value;
-            rows.set(key, row);
+            if (!rows.has(key)) {
+                rows.set(key, { labels: s.labels });
+            }
+
+            rows.get(key)[field] = s.value;
         }
     }
 
@@ -730,12 +754,86 @@ function gathered(families, labels) {
 }
 
 function targets() {
+    const states = [ [ 'closed', 'good' ], [ 'half-open', 'warn' ],
+                     [ 'open', 'bad' ] ];
+
+    const rows = gathered({
+        state: 'nginx_ai_breaker_state', opens: 'nginx_ai_breaker_opens',
+        cooldown: 'nginx_ai_target_cooldown_seconds'
+    }, [ 'model', 'target' ]);
+
+    // what is not well first
+    rows.sort((a, b) => b.state - a.state || b.cooldown - a.cooldown
+                        || b.opens - a.opens);
+
+    table('targets', 'Breakers of targets', [
+        { title: 'Target', cell: (r) => name(r.labels.target) },
+        { title: 'Model', text: true, cell: (r) => name(r.labels.model) },
+        { title: 'Breaker', text: true, cell: (r) => mark(...states[r.state]) },
+        { title: 'Opened', cell: (r) => count(r.opens) },
+        { title: 'Cooldown', opt: true, cell: (r) =>
+            r.cooldown ? seconds(r.cooldown) : NONE }
+    ], rows, 'No model has a target.');
 }
 
 function limits() {
+    const rows = gathered({
+        keys: 'nginx_ai_limit_keys', held: 'nginx_ai_limit_reservations',
+        expired: 'nginx_ai_limit_expired_reservations'
+    }, [ 'zone' ]);
+
+    const meters = gathered({
+        limit: 'nginx_ai_limit_amount', used: 'nginx_ai_limit_used'
+    }, [ 'zone', 'meter' ]);
+
+    for (const r of rows) {
+        r.allowed = r.refused = 0;
+
+        for (const s of samples('nginx_ai_limit_decisions')) {
+            if (s.labels.zone === r.labels.zone) {
+                r[s.labels.decision === 'allowed' ? 'allowed' : 'refused']
+                    += s.value;
+            }
+        }
+
+        // the one with the least left
+        r.meter = meters.filter((m) => m.labels.zone === r.labels.zone
+                                       && m.limit > 0)
+                  .sort((a, b) => b.used / b.limit - a.used / a.limit)[0];
+    }
+
+    table('limits', 'Zones of limits and quotas', [
+        { title: 'Zone', cell: (r) => name(r.labels.zone) },
+        { title: 'Used', cell: (r) => r.meter
+            ? bar(r.meter.used, r.meter.limit, count(r.meter.used) + ' of '
+                  + count(r.meter.limit) + ' ' + r.meter.labels.meter, true)
+            : bar(null) },
+        { title: 'Refused', cell: (r) => loud(count(r.refused), r.refused > 0,
+                                              'warn') },
+        { title: 'Allowed', cell: (r) => count(r.allowed) },
+        { title: 'Held', opt: true, cell: (r) => count(r.held) },
+        { title: 'Keys', opt: true, cell: (r) => count(r.keys) }
+    ], rows, 'No limits.');
 }
 
 function redis() {
+    const rows = gathered({
+        up: 'nginx_ai_redis_up', open: 'nginx_ai_redis_breaker_open',
+        latency: 'nginx_ai_redis_latency_seconds',
+        commands: 'nginx_ai_redis_commands',
+        errors: 'nginx_ai_redis_errors',
+        timeouts: 'nginx_ai_redis_timeouts'
+    }, [ 'redis' ]);
+
+    table('redis', 'Redis', [
+        { title: 'Redis', cell: (r) => name(r.labels.redis) },
+        { title: 'State', text: true, cell: (r) => r.open
+            ? mark('not asked', 'bad') : r.up ? mark('up', 'good')
+            : mark('down', 'bad') },
+        { title: 'Latency', cell: (r) => seconds(r.latency) },
+        { title: 'Commands', cell: (r) => count(r.commands) },
+        { title: 'Errors', cell: (r) => count(r.errors + r.timeouts) }
+    ], rows, 'Not configured.');
 }
 
 function figures() {
@@ -767,10 +865,14 @@ function figures() {
 
 function about() {
     const g = last.gateway;
+    const draining = samples('nginx_ai_workers').find((s) =>
+        s.labels.state === 'draining');
 
     setText($('about'), window.location.host);
     setText($('about-time'), 'Version ' + g.version + ' on nginx ' + g.nginx
         + ', ' + g.workers + (g.workers === 1 ? ' worker' : ' workers')
+        + (draining && draining.value
+           ? ' (' + draining.value + ' of before still run)' : '')
         + ', up ' + span(g.uptime) + ', configured ' + span(g.configured)
         + ' ago' + (g.reloads ? ', ' + count(g.reloads)
                     + (g.reloads === 1 ? ' reload' : ' reloads') : ''));
