@@ -293,6 +293,12 @@ ngx_http_ai_core_postconfiguration(ngx_conf_t *cf)
     amcf->zone->init = ngx_http_ai_core_init_zone;
     amcf->zone->data = amcf;
 
+    if (ngx_http_ai_core_add_collector(cf, ngx_http_ai_core_samples, amcf)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     return ngx_http_ai_error_filter_init(cf);
 }
 

@@ -109,6 +109,10 @@ void ngx_http_ai_redis_start(ngx_cycle_t *cycle,
 void ngx_http_ai_redis_stop(ngx_cycle_t *cycle,
     ngx_http_ai_core_main_conf_t *amcf);
 
+/* ngx_http_ai_core_samples.c */
+
+void ngx_http_ai_core_samples(void *data, ngx_http_ai_samples_t *s);
+
 /* ngx_http_ai_fetch.c */
 
 void ngx_http_ai_fetch_init(ngx_http_ai_core_main_conf_t *amcf);

@@ -68,8 +68,6 @@ typedef struct {
     ngx_uint_t                     tenants;   /* most series; 0: none */
     ngx_uint_t                     keys;
     ngx_uint_t                     sizes;     /* of requests, in tokens */
-    ngx_int_t                      trace_id;  /* index of the variable, or
-                                                 NGX_ERROR */
     ngx_slab_pool_t               *shpool;
     ngx_http_ai_metrics_store_t   *store;     /* NULL: nothing is counted */
     ngx_http_ai_metrics_said_t     zone_said;

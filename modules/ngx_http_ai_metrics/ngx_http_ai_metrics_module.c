@@ -30,7 +30,6 @@ static void ngx_http_ai_metrics_said(ngx_conf_t *cf,
     ngx_http_ai_metrics_said_t *said);
 static ngx_int_t ngx_http_ai_metrics_idle(ngx_conf_t *cf,
     ngx_http_ai_metrics_said_t *said, const char *name);
-static ngx_int_t ngx_http_ai_metrics_trace(ngx_conf_t *cf);
 
 
 static ngx_command_t  ngx_http_ai_metrics_commands[] = {
@@ -98,9 +97,6 @@ ngx_module_t  ngx_http_ai_metrics_module = {
 };
 
 
-static ngx_str_t  ngx_http_ai_metrics_trace_name = ngx_string("ai_trace_id");
-
-
 static ngx_int_t
 ngx_http_ai_metrics_preconfiguration(ngx_conf_t *cf)
 {
@@ -141,8 +137,7 @@ ngx_http_ai_metrics_postconfiguration(ngx_conf_t *cf)
         return NGX_OK;
     }
 
-    if (ngx_http_ai_metrics_trace(cf) != NGX_OK
-        || ngx_http_ai_metrics_zone(cf, mcf) != NGX_OK
+    if (ngx_http_ai_metrics_zone(cf, mcf) != NGX_OK
         || mcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_RESOLVE,
                               ngx_http_ai_metrics_begin)
            != NGX_OK
@@ -157,40 +152,6 @@ ngx_http_ai_metrics_postconfiguration(ngx_conf_t *cf)
 }
 
 
-/* the module of traces is of this library, and may be off */
-
-static ngx_int_t
-ngx_http_ai_metrics_trace(ngx_conf_t *cf)
-{
-    ngx_uint_t                        i;
-    ngx_hash_key_t                   *key;
-    ngx_http_core_main_conf_t        *cmcf;
-    ngx_http_ai_metrics_main_conf_t  *mcf;
-
-    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_metrics_module);
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
-
-    key = cmcf->variables_keys->keys.elts;
-
-    for (i = 0; i < cmcf->variables_keys->keys.nelts; i++) {
-
-        if (key[i].key.len == ngx_http_ai_metrics_trace_name.len
-            && ngx_strncmp(key[i].key.data,
-                           ngx_http_ai_metrics_trace_name.data,
-                           key[i].key.len)
-               == 0)
-        {
-            mcf->trace_id = ngx_http_get_variable_index(cf,
-                                             &ngx_http_ai_metrics_trace_name);
-
-            return (mcf->trace_id == NGX_ERROR) ? NGX_ERROR : NGX_OK;
-        }
-    }
-
-    return NGX_OK;
-}
-
-
 static void *
 ngx_http_ai_metrics_create_main_conf(ngx_conf_t *cf)
 {
@@ -202,7 +163,6 @@ ngx_http_ai_metrics_create_main_conf(ngx_conf_t *cf)
     }
 
     mcf->zone_size = NGX_HTTP_AI_METRICS_ZONE;
-    mcf->trace_id = NGX_ERROR;
 
     return mcf;
 }

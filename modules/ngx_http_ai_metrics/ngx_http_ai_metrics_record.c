@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_ai_metrics.h"
+#include "ngx_http_ai_trace.h"
 
 
 /* an exemplar is replaced by one that is so much younger, ms */
@@ -20,9 +21,11 @@ static void ngx_http_ai_metrics_attempt(ngx_http_ai_metrics_main_conf_t *mcf,
 static ngx_http_ai_outcome_e ngx_http_ai_metrics_outcome(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 static void ngx_http_ai_metrics_add(uint64_t *cell, int64_t n);
-static void ngx_http_ai_metrics_exemplar(ngx_http_request_t *r,
-    ngx_http_ai_metrics_main_conf_t *mcf, ngx_http_ai_exemplar_t *e,
-    uint64_t value);
+static ngx_http_ai_exemplars_t *ngx_http_ai_metrics_exemplars(
+    ngx_http_ai_metrics_main_conf_t *mcf, ngx_http_ai_ctx_t *ctx,
+    ngx_http_ai_series_t *s);
+static void ngx_http_ai_metrics_exemplar(ngx_http_ai_ctx_t *ctx,
+    ngx_http_ai_exemplar_t *e, uint64_t value);
 static void ngx_http_ai_metrics_caller_add(
     ngx_http_ai_metrics_main_conf_t *mcf, ngx_http_ai_metrics_kind_e kind,
     ngx_str_t *name, ngx_http_ai_ctx_t *ctx, ngx_http_ai_outcome_e outcome,
@@ -214,14 +217,14 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     }
 
     if (n) {
-        ex = f->series->exemplars;
+        ex = ngx_http_ai_metrics_exemplars(mcf, ctx, f->series);
         duration = now - ctx->start;
         value = (uint64_t) duration * 1000;
 
         i = ngx_http_ai_metrics_observe(cells->duration,
                                         &ngx_http_ai_bounds_duration, value);
         if (ex) {
-            ngx_http_ai_metrics_exemplar(r, mcf, &ex->duration[i], value);
+            ngx_http_ai_metrics_exemplar(ctx, &ex->duration[i], value);
         }
 
         (void) ngx_http_ai_metrics_observe(cells->overhead,
@@ -238,7 +241,7 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
             i = ngx_http_ai_metrics_observe(cells->first,
                                             &ngx_http_ai_bounds_first, value);
             if (ex) {
-                ngx_http_ai_metrics_exemplar(r, mcf, &ex->first[i], value);
+                ngx_http_ai_metrics_exemplar(ctx, &ex->first[i], value);
             }
 
             if (ctx->usage.out > 1) {
@@ -375,26 +378,46 @@ ngx_http_ai_metrics_add(uint64_t *cell, int64_t n)
 }
 
 
+/* of a request that leaves a trace; NULL: it does not */
+
+static ngx_http_ai_exemplars_t *
+ngx_http_ai_metrics_exemplars(ngx_http_ai_metrics_main_conf_t *mcf,
+    ngx_http_ai_ctx_t *ctx, ngx_http_ai_series_t *s)
+{
+    ngx_http_ai_trace_t  *t;
+
+    t = ctx->trace;
+
+    if (t == NULL || !t->sampled) {
+        return NULL;
+    }
+
+    if (s->exemplars == NULL) {
+        ngx_shmtx_lock(&mcf->shpool->mutex);
+
+        ngx_http_ai_metrics_exemplify(mcf->store, s);
+
+        ngx_shmtx_unlock(&mcf->shpool->mutex);
+    }
+
+    return s->exemplars;
+}
+
+
 static void
-ngx_http_ai_metrics_exemplar(ngx_http_request_t *r,
-    ngx_http_ai_metrics_main_conf_t *mcf, ngx_http_ai_exemplar_t *e,
+ngx_http_ai_metrics_exemplar(ngx_http_ai_ctx_t *ctx, ngx_http_ai_exemplar_t *e,
     uint64_t value)
 {
-    uint64_t                    now;
-    ngx_time_t                 *tp;
-    ngx_http_variable_value_t  *vv;
+    uint64_t              now;
+    ngx_time_t           *tp;
+    ngx_http_ai_trace_t  *t;
 
     tp = ngx_timeofday();
     now = (uint64_t) tp->sec * 1000 + tp->msec;
 
-    if (now - e->time < NGX_HTTP_AI_METRICS_EXEMPLAR) {
-        return;
-    }
-
-    vv = ngx_http_get_indexed_variable(r, mcf->trace_id);
-
-    if (vv && !vv->not_found && vv->len == sizeof(e->trace_id)) {
-        ngx_http_ai_exemplar_set(e, vv->data, value, now);
+    if (now - e->time >= NGX_HTTP_AI_METRICS_EXEMPLAR) {
+        t = ctx->trace;
+        ngx_http_ai_exemplar_set(e, t->trace, value, now);
     }
 }
 
@@ -501,19 +524,13 @@ ngx_http_ai_metrics_series(ngx_http_ai_metrics_main_conf_t *mcf,
 
     s = ngx_http_ai_metrics_find(mcf->store, kind, names);
 
-    if (s && (kind != NGX_HTTP_AI_METRICS_REQUEST || s->exemplars
-              || mcf->trace_id == NGX_ERROR))
-    {
+    if (s) {
         return s;
     }
 
     ngx_shmtx_lock(&mcf->shpool->mutex);
 
     s = ngx_http_ai_metrics_make(mcf->store, kind, names, &full);
-
-    if (kind == NGX_HTTP_AI_METRICS_REQUEST && mcf->trace_id != NGX_ERROR) {
-        ngx_http_ai_metrics_exemplify(mcf->store, s);
-    }
 
     ngx_shmtx_unlock(&mcf->shpool->mutex);
 

@@ -320,6 +320,7 @@ ngx_http_ai_scrape_step(ngx_http_ai_scrape_t *s)
 static ngx_int_t
 ngx_http_ai_scrape_copy(ngx_http_ai_scrape_t *s)
 {
+    ngx_uint_t             i;
     ngx_http_ai_cells_t   *cells;
     ngx_http_ai_series_t  *series;
 
@@ -345,6 +346,14 @@ ngx_http_ai_scrape_copy(ngx_http_ai_scrape_t *s)
     }
 
     ngx_http_ai_metrics_sum(s->mcf->store, series, cells);
+
+    /* of that which takes what finds no room, mostly */
+
+    for (i = 0; cells->cell[i] == 0; i++) {
+        if (i == ngx_http_ai_metrics_ncells(series->kind) - 1) {
+            return NGX_AGAIN;
+        }
+    }
 
     return (ngx_http_ai_scrape_item(s, series->kind, series->names, cells,
                                     series->exemplars)

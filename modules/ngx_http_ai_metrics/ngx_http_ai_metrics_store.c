@@ -410,6 +410,13 @@ ngx_http_ai_metrics_first(ngx_http_ai_metrics_store_t *st,
 }
 
 
+ngx_uint_t
+ngx_http_ai_metrics_ncells(ngx_http_ai_metrics_kind_e kind)
+{
+    return ngx_http_ai_metrics_kinds[kind].cells / sizeof(uint64_t);
+}
+
+
 void
 ngx_http_ai_metrics_sum(ngx_http_ai_metrics_store_t *st,
     ngx_http_ai_series_t *s, ngx_http_ai_cells_t *cells)
@@ -432,7 +439,7 @@ ngx_http_ai_metrics_sum(ngx_http_ai_metrics_store_t *st,
     }
 
     sum = (uint64_t *) cells;
-    n = ngx_http_ai_metrics_kinds[s->kind].cells / sizeof(uint64_t);
+    n = ngx_http_ai_metrics_ncells(s->kind);
 
     ngx_memzero(cells, n * sizeof(uint64_t));
 

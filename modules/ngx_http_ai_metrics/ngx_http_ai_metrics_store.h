@@ -162,7 +162,8 @@ typedef union {
     ngx_http_ai_size_cells_t      size;
     ngx_http_ai_model_cells_t     model;
     ngx_http_ai_caller_cells_t    caller;
-    uint64_t                      cell[1];
+    uint64_t                      cell[sizeof(ngx_http_ai_request_cells_t)
+                                       / sizeof(uint64_t)];
 } ngx_http_ai_cells_t;
 
 
@@ -261,6 +262,9 @@ ngx_http_ai_caller_cells_t *ngx_http_ai_metrics_caller(
 /* the first series of a kind; then s->next.  Not of callers */
 ngx_http_ai_series_t *ngx_http_ai_metrics_first(
     ngx_http_ai_metrics_store_t *st, ngx_http_ai_metrics_kind_e kind);
+
+/* how many cells the series of a kind have */
+ngx_uint_t ngx_http_ai_metrics_ncells(ngx_http_ai_metrics_kind_e kind);
 
 /* sums of all shards */
 void ngx_http_ai_metrics_sum(ngx_http_ai_metrics_store_t *st,

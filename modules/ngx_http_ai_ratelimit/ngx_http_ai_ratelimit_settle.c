@@ -161,6 +161,8 @@ ngx_http_ai_settle_alert(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
                 continue;
             }
 
+            (void) ngx_atomic_fetch_add(&t->zone->sh->alerts, 1);
+
             u.data = used;
             u.len = ngx_http_ai_limit_amount(used, used + sizeof(used), i,
                                              after[i].used)

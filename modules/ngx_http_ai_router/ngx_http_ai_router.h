@@ -356,6 +356,22 @@ void ngx_http_ai_health_cooldown(ngx_http_ai_health_t *h, ngx_msec_t wait);
 ngx_int_t ngx_http_ai_health_enter(ngx_http_ai_health_t *h, ngx_uint_t max);
 void ngx_http_ai_health_leave(ngx_http_ai_health_t *h);
 
+typedef struct {
+    ngx_uint_t                 state;         /* 0 closed, 1 half-open,
+                                                 2 open */
+    ngx_uint_t                 opens;         /* how often it has opened */
+    ngx_msec_t                 cooldown;      /* ms left */
+    ngx_uint_t                 running;
+} ngx_http_ai_health_status_t;
+
+void ngx_http_ai_health_status(ngx_http_ai_health_t *h,
+    ngx_http_ai_health_status_t *status);
+
+
+/* ngx_http_ai_router_samples.c: a collector; data is the main conf */
+
+void ngx_http_ai_router_samples(void *data, ngx_http_ai_samples_t *s);
+
 
 /* ngx_http_ai_router_exec.c: the content handler and the attempts' engine */
 
