@@ -1155,13 +1155,16 @@ ngx_http_ai_out_int(ngx_http_ai_out_t *out, int64_t n)
 void
 ngx_http_ai_out_dollars(ngx_http_ai_out_t *out, int64_t nano)
 {
-    u_char  buf[10];
+    u_char  buf[NGX_HTTP_AI_DOLLARS_LEN];
 
-    ngx_http_ai_out_int(out, nano / 1000000000);
+    ngx_http_ai_out_mem(out, buf, ngx_http_ai_dollars(buf, nano) - buf);
+}
 
-    (void) ngx_snprintf(buf, sizeof(buf), ".%09L", nano % 1000000000);
 
-    ngx_http_ai_out_mem(out, buf, sizeof(buf));
+u_char *
+ngx_http_ai_dollars(u_char *p, int64_t nano)
+{
+    return ngx_sprintf(p, "%L.%09L", nano / 1000000000, nano % 1000000000);
 }
 
 

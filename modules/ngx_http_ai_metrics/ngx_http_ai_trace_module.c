@@ -439,7 +439,6 @@ ngx_http_ai_trace_init_shared(ngx_slab_pool_t *shpool, void **data, void *conf,
 static ngx_int_t
 ngx_http_ai_trace_preconfiguration(ngx_conf_t *cf)
 {
-    ngx_http_variable_t            *var, *v;
     ngx_http_ai_trace_main_conf_t  *tmcf;
 
     tmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_trace_module);
@@ -450,17 +449,7 @@ ngx_http_ai_trace_preconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
-    for (v = ngx_http_ai_trace_vars; v->name.len; v++) {
-        var = ngx_http_add_variable(cf, &v->name, v->flags);
-        if (var == NULL) {
-            return NGX_ERROR;
-        }
-
-        var->get_handler = v->get_handler;
-        var->data = v->data;
-    }
-
-    return NGX_OK;
+    return ngx_http_ai_conf_variables(cf, ngx_http_ai_trace_vars);
 }
 
 

@@ -419,7 +419,7 @@ ngx_http_ai_span_list(ngx_http_ai_out_t *out, ngx_str_t *name,
 static void
 ngx_http_ai_span_cost(ngx_http_ai_span_t *s)
 {
-    u_char              cost[NGX_INT64_LEN + 16];
+    u_char              cost[NGX_HTTP_AI_DOLLARS_LEN];
     ngx_str_t           value;
     ngx_http_ai_out_t  *out;
 
@@ -430,9 +430,7 @@ ngx_http_ai_span_cost(ngx_http_ai_span_t *s)
     out = s->out;
 
     value.data = cost;
-    value.len = ngx_sprintf(cost, "%L.%09L", s->ctx->cost / 1000000000,
-                            s->ctx->cost % 1000000000)
-                - cost;
+    value.len = ngx_http_ai_dollars(cost, s->ctx->cost) - cost;
 
     ngx_http_ai_out_lit(out, ",{\"key\":\"nginx_ai.cost\",\"value\":"
                              "{\"doubleValue\":");

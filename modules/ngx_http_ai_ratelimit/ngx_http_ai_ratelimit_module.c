@@ -5,6 +5,7 @@
 
 
 #include "ngx_http_ai_ratelimit_lease.h"
+#include "ngx_http_ai_conf.h"
 
 
 static ngx_int_t ngx_http_ai_ratelimit_preconfiguration(ngx_conf_t *cf);
@@ -158,7 +159,6 @@ static ngx_http_variable_t  ngx_http_ai_ratelimit_vars[] = {
 static ngx_int_t
 ngx_http_ai_ratelimit_preconfiguration(ngx_conf_t *cf)
 {
-    ngx_http_variable_t                *var, *v;
     ngx_http_ai_ratelimit_main_conf_t  *rmcf;
 
     rmcf = ngx_http_conf_get_module_main_conf(cf,
@@ -170,17 +170,7 @@ ngx_http_ai_ratelimit_preconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
-    for (v = ngx_http_ai_ratelimit_vars; v->name.len; v++) {
-        var = ngx_http_add_variable(cf, &v->name, v->flags);
-        if (var == NULL) {
-            return NGX_ERROR;
-        }
-
-        var->get_handler = v->get_handler;
-        var->data = v->data;
-    }
-
-    return NGX_OK;
+    return ngx_http_ai_conf_variables(cf, ngx_http_ai_ratelimit_vars);
 }
 
 

@@ -308,15 +308,13 @@ ngx_http_ai_router_trailer(ngx_http_ai_exec_t *x)
         return NGX_OK;
     }
 
-    p = ngx_pnalloc(r->pool, NGX_INT64_LEN + 10);
+    p = ngx_pnalloc(r->pool, NGX_HTTP_AI_DOLLARS_LEN);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
     value.data = p;
-    value.len = ngx_sprintf(p, "%L.%09L", ctx->cost / 1000000000,
-                            ctx->cost % 1000000000)
-                - p;
+    value.len = ngx_http_ai_dollars(p, ctx->cost) - p;
 
     return ngx_http_ai_header_add(&r->headers_out.trailers, "x-ai-cost",
                                   &value)
