@@ -21,6 +21,8 @@ use Time::HiRes qw(time sleep);
 
 use AI::Kit;
 use AI::Gateway;
+use AI::Keys;
+use AI::Port;
 
 my $missing = AI::Gateway::missing();
 plan skip_all => $missing if $missing;
@@ -351,6 +353,112 @@ $gw->reload;
 $s = status('/status');
 is($s->{gateway}{reloads}, 1, 'a reload');
 is(@{ $s->{recent}{failed} }, 6, '... forgets nothing');
+
+# tenants, limits, breakers, live data, Redis
+
+{
+    my $keys = AI::Keys->new;
+    my @tenants = ('acme', '"><img src=x onerror=alert(1)>',
+                   "\x{202e}gpj.exe", 'x' x 128);
+    my $dead = AI::Port::free_port();
+
+    $keys->add("t$_", tenant => $tenants[$_]) for 0 .. $#tenants;
+
+    my %opt = (files => { 'keys.json' => $keys->text,
+                          secret => "sk-test-secret\n" });
+
+    my $gw = gateway(<<"END", %opt, server => <<'END2');
+    ai_data %%DIR%% interval=100ms;
+    ai_metrics_labels tenant=10;
+    ai_redis far { server 127.0.0.1:$dead; on_error allow; }
+
+    ai_provider p { dialect openai; endpoint $url;
+                    key file:%%DIR%%/secret; max_concurrent 5; }
+    ai_model m { target p/usage:100.20; price in=1000 out=2000; }
+    ai_model b { target p/status:500; retry off;
+                 breaker 50%/10s min=2 open=60s; }
+
+    ai_quota_zone all zone=spend usd=100/month;
+END
+        location /v1/ { ai_pass model; ai_auth key; ai_quota spend; }
+        location = /status { ai_status; }
+END2
+
+    my $c = $gw->client;
+    my $path = '/v1/chat/completions';
+
+    for my $n (0 .. $#tenants) {
+        is($c->post($path, chat('m'), headers => $keys->bearer("t$n"))
+           ->{status}, 200, "tenant $n") for 1 .. $n ? 1 : 2;
+    }
+
+    $c->post($path, chat('b'), headers => $keys->bearer('t0')) for 1 .. 3;
+    $gw->write_file('keys.json', '{broken');
+    $gw->wait_for(sub {
+        my $r = decode_json($c->get('/status?format=json')->{body});
+        return $r->{data}[0]{state} eq 'stale';
+    });
+
+    my $json = $c->get('/status?format=json')->{body};
+    my $s = decode_json($json);
+
+    check_schema($s);
+    unlike($json, qr/sk-test|aigw_/, 'no secret');
+
+    my %tenant = map { $_->{name} => $_ } @{ $s->{tenants} };
+
+    ok($tenant{$_}, 'tenant ' . printable($_)) for @tenants;
+    is($s->{tenants}[0]{name}, 'acme', 'the one with most first');
+    is($tenant{acme}{tokens}{input}, 200, '... tokens');
+    is($tenant{acme}{cost}, 0.28, '... cost');
+    is($tenant{acme}{outcomes}{error}, 3, '... failed');
+
+    is($s->{data}[0]{name}, 'keys', 'live data');
+    is($s->{data}[0]{records}, scalar @tenants, '... records in force');
+    is($s->{data}[0]{failures}, 1, '... refused');
+    isnt($s->{data}[0]{error}, '', '... why');
+
+    my $breakers = $s->{figures}{nginx_ai_breaker_state};
+    is($breakers->{type}, 'gauge', 'breakers');
+    is_deeply([ map { "$_->{labels}{model} $_->{value}" }
+                @{ $breakers->{samples} } ], [ 'm 0', 'b 2' ], '... open');
+
+    SKIP: {
+        skip 'no chromium in PATH', 1 if !$chromium;
+
+        my ($dom, $log) = browse($chromium, $gw->port, '/status#all');
+
+        is_deeply([ grep { /CONSOLE/ } split /\n/, $log ], [],
+                  'browser: no error');
+
+        my @rows = rows($dom, 'tenants');
+        is($rows[0][0], 'acme', '... tenants');
+        is($rows[0][1], '240', '... tokens');
+        is($rows[0][2], '$0.28', '... cost');
+        like(join("\n", map { $_->[0] } @rows),
+             qr/^"&gt;&lt;img src=x onerror=alert\(1\)&gt;$/m, '... as text');
+        like(join("\n", map { $_->[0] } @rows), qr/^\\u202egpj\.exe$/m,
+             '... marks');
+        unlike($dom, qr/<img/, '... no image');
+
+        @rows = rows($dom, 'targets');
+        is(join(' ', @{ $rows[0] }[1, 2, 3]), 'b open 1', '... breaker');
+
+        @rows = rows($dom, 'limits');
+        is($rows[0][0], 'spend', '... limits');
+        like($rows[0][1], qr/^0\.70 of 100 usd$/, '... used');
+
+        @rows = rows($dom, 'data');
+        is(join(' ', @{ $rows[0] }[0, 1]), 'keys stale', '... live data');
+
+        @rows = rows($dom, 'redis');
+        like("@{ $rows[0] }[0, 1]", qr/^far (?:down|not asked)$/,
+             '... Redis');
+
+        @rows = rows($dom, 'providers');
+        is($rows[0][5], '0 of 5', '... running attempts');
+    }
+}
 
 done_testing();
 
