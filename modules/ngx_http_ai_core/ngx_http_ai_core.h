@@ -286,7 +286,6 @@ struct ngx_http_ai_ctx_s {
     unsigned                   recovered:1;   /* it is of two attempts */
     unsigned                   named:1;       /* model is one of the
                                                  configuration */
-    unsigned                   active:1;      /* counted as running */
 
     /* results, for variables, hooks and logs */
     ngx_str_t                  model;         /* the configured model's name */
@@ -336,6 +335,9 @@ struct ngx_http_ai_ctx_s {
     void                      *cache;
     void                      *log;
     void                      *trace;
+    ngx_uint_t                 active;        /* of the metrics: which figure
+                                                 it counts in as running, + 1;
+                                                 0: none */
 };
 
 

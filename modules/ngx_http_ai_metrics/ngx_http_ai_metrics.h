@@ -79,6 +79,7 @@ typedef struct {
     ngx_http_ai_metrics_found_t   *requests;
     ngx_http_ai_metrics_found_t   *attempts;
     ngx_http_ai_metrics_found_t   *models;
+    ngx_http_ai_metrics_hint_t     hints[2][NGX_HTTP_AI_METRICS_HINTS];
     time_t                         complained;
 
     unsigned                       enabled:1;

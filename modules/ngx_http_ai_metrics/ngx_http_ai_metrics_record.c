@@ -26,14 +26,17 @@ static ngx_http_ai_exemplars_t *ngx_http_ai_metrics_exemplars(
     ngx_http_ai_series_t *s);
 static void ngx_http_ai_metrics_exemplar(ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_exemplar_t *e, uint64_t value);
+static void ngx_http_ai_metrics_callers_add(
+    ngx_http_ai_metrics_main_conf_t *mcf, ngx_http_ai_ctx_t *ctx,
+    ngx_http_ai_outcome_e outcome, int64_t *tokens);
 static void ngx_http_ai_metrics_caller_add(
     ngx_http_ai_metrics_main_conf_t *mcf, ngx_http_ai_metrics_kind_e kind,
     ngx_str_t *name, ngx_http_ai_ctx_t *ctx, ngx_http_ai_outcome_e outcome,
     int64_t *tokens);
-static ngx_http_ai_metrics_found_t *ngx_http_ai_metrics_lookup(
+static ngx_http_ai_metrics_found_t *ngx_http_ai_metrics_miss(
     ngx_http_ai_metrics_main_conf_t *mcf, ngx_http_ai_metrics_found_t *cache,
     ngx_http_ai_metrics_kind_e kind, ngx_str_t *model, ngx_str_t *provider,
-    ngx_uint_t op, ngx_str_t *last);
+    ngx_uint_t op, ngx_str_t *target);
 static ngx_http_ai_series_t *ngx_http_ai_metrics_series(
     ngx_http_ai_metrics_main_conf_t *mcf, ngx_http_ai_metrics_kind_e kind,
     ngx_str_t *names);
@@ -44,10 +47,42 @@ static ngx_str_t  ngx_http_ai_metrics_none = ngx_string("none");
 static ngx_str_t  ngx_http_ai_metrics_empty = ngx_string("");
 
 
+#define ngx_http_ai_metrics_slot(model, provider, op)                         \
+    ((((uint64_t) (uintptr_t) (model)->data                                   \
+       ^ ((uint64_t) (uintptr_t) (provider)->data << 7)                       \
+       ^ ((uint64_t) (op) << 15))                                             \
+      * 0x9e3779b97f4a7c15ULL >> 32) % NGX_HTTP_AI_METRICS_CACHE)
+
+
+/*
+ * Names of the configuration are at one address as long as it lives, and so
+ * are the few others that are used here.  op: of attempts, that of the
+ * target's name.
+ */
+
+static ngx_inline ngx_http_ai_metrics_found_t *
+ngx_http_ai_metrics_lookup(ngx_http_ai_metrics_main_conf_t *mcf,
+    ngx_http_ai_metrics_found_t *cache, ngx_http_ai_metrics_kind_e kind,
+    ngx_str_t *model, ngx_str_t *provider, ngx_uint_t op, ngx_str_t *target)
+{
+    ngx_http_ai_metrics_found_t  *f;
+
+    f = &cache[ngx_http_ai_metrics_slot(model, provider, op)];
+
+    if (f->names[0] == model->data && f->names[1] == provider->data
+        && f->op == op)
+    {
+        return f;
+    }
+
+    return ngx_http_ai_metrics_miss(mcf, cache, kind, model, provider, op,
+                                    target);
+}
+
+
 ngx_int_t
 ngx_http_ai_metrics_begin(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
-    ngx_uint_t                        i;
     ngx_http_ai_metrics_found_t      *f;
     ngx_http_ai_metrics_main_conf_t  *mcf;
 
@@ -64,16 +99,11 @@ ngx_http_ai_metrics_begin(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
     f = ngx_http_ai_metrics_lookup(mcf, mcf->models, NGX_HTTP_AI_METRICS_MODEL,
                                    ngx_http_ai_metrics_model(ctx),
-                                   &ngx_http_ai_metrics_empty, 0,
-                                   &ngx_http_ai_metrics_empty);
-    i = f->series->index;
+                                   &ngx_http_ai_metrics_empty, 0, NULL);
 
-    ctx->active = 1;
-    mcf->process->running[i]++;
-
-    if (ctx->stream) {
-        mcf->process->streams[i]++;
-    }
+    ctx->active = f->series->index + 1;
+    mcf->process->running[f->series->index]++;
+    mcf->process->streams[f->series->index] += ctx->stream;
 
     return NGX_DECLINED;
 }
@@ -90,7 +120,6 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     ngx_http_ai_try_t                 t;
     ngx_http_ai_outcome_e             outcome;
     ngx_http_ai_exemplars_t          *ex;
-    ngx_http_ai_principal_t          *pr;
     ngx_http_ai_metrics_found_t      *f;
     ngx_http_ai_request_cells_t      *cells;
     ngx_http_ai_metrics_main_conf_t  *mcf;
@@ -109,19 +138,9 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     model = ngx_http_ai_metrics_model(ctx);
 
     if (ctx->active && mcf->process) {
+        mcf->process->running[ctx->active - 1]--;
+        mcf->process->streams[ctx->active - 1] -= ctx->stream;
         ctx->active = 0;
-
-        f = ngx_http_ai_metrics_lookup(mcf, mcf->models,
-                                       NGX_HTTP_AI_METRICS_MODEL, model,
-                                       &ngx_http_ai_metrics_empty, 0,
-                                       &ngx_http_ai_metrics_empty);
-        i = f->series->index;
-
-        mcf->process->running[i]--;
-
-        if (ctx->stream) {
-            mcf->process->streams[i]--;
-        }
     }
 
     provider = &ctx->provider;
@@ -158,8 +177,7 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
     f = ngx_http_ai_metrics_lookup(mcf, mcf->requests,
                                    NGX_HTTP_AI_METRICS_REQUEST, model,
-                                   provider, ctx->op,
-                                   ngx_http_ai_op_name(ctx->op));
+                                   provider, ctx->op, NULL);
     cells = &f->cells->request;
 
     outcome = ngx_http_ai_metrics_outcome(r, ctx);
@@ -256,18 +274,8 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         }
     }
 
-    pr = ctx->principal;
-
-    if (mcf->tenants) {
-        ngx_http_ai_metrics_caller_add(mcf, NGX_HTTP_AI_METRICS_TENANT,
-                                       pr ? &pr->tenant : NULL, ctx, outcome,
-                                       tokens);
-    }
-
-    if (mcf->keys) {
-        ngx_http_ai_metrics_caller_add(mcf, NGX_HTTP_AI_METRICS_KEY,
-                                       pr ? &pr->key_id : NULL, ctx, outcome,
-                                       tokens);
+    if (mcf->tenants || mcf->keys) {
+        ngx_http_ai_metrics_callers_add(mcf, ctx, outcome, tokens);
     }
 
     return NGX_DECLINED;
@@ -423,6 +431,32 @@ ngx_http_ai_metrics_exemplar(ngx_http_ai_ctx_t *ctx, ngx_http_ai_exemplar_t *e,
 
 
 static void
+ngx_http_ai_metrics_callers_add(ngx_http_ai_metrics_main_conf_t *mcf,
+    ngx_http_ai_ctx_t *ctx, ngx_http_ai_outcome_e outcome, int64_t *tokens)
+{
+    ngx_http_ai_principal_t  *pr;
+
+    pr = ctx->principal;
+
+    ngx_shmtx_lock(&mcf->shpool->mutex);
+
+    if (mcf->tenants) {
+        ngx_http_ai_metrics_caller_add(mcf, NGX_HTTP_AI_METRICS_TENANT,
+                                       pr ? &pr->tenant : NULL, ctx, outcome,
+                                       tokens);
+    }
+
+    if (mcf->keys) {
+        ngx_http_ai_metrics_caller_add(mcf, NGX_HTTP_AI_METRICS_KEY,
+                                       pr ? &pr->key_id : NULL, ctx, outcome,
+                                       tokens);
+    }
+
+    ngx_shmtx_unlock(&mcf->shpool->mutex);
+}
+
+
+static void
 ngx_http_ai_metrics_caller_add(ngx_http_ai_metrics_main_conf_t *mcf,
     ngx_http_ai_metrics_kind_e kind, ngx_str_t *name, ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_outcome_e outcome, int64_t *tokens)
@@ -434,9 +468,8 @@ ngx_http_ai_metrics_caller_add(ngx_http_ai_metrics_main_conf_t *mcf,
         name = &ngx_http_ai_metrics_none;
     }
 
-    ngx_shmtx_lock(&mcf->shpool->mutex);
-
-    cells = ngx_http_ai_metrics_caller(mcf->store, kind, name);
+    cells = ngx_http_ai_metrics_caller(mcf->store, kind, name,
+                                mcf->hints[kind - NGX_HTTP_AI_METRICS_TENANT]);
 
     cells->outcomes[outcome]++;
 
@@ -449,33 +482,20 @@ ngx_http_ai_metrics_caller_add(ngx_http_ai_metrics_main_conf_t *mcf,
     if (ctx->cost > 0) {
         cells->cost += ctx->cost;
     }
-
-    ngx_shmtx_unlock(&mcf->shpool->mutex);
 }
 
 
-/*
- * Names of the configuration are at one address as long as it lives, and so
- * are the few others that are used here.
- */
-
 static ngx_http_ai_metrics_found_t *
-ngx_http_ai_metrics_lookup(ngx_http_ai_metrics_main_conf_t *mcf,
+ngx_http_ai_metrics_miss(ngx_http_ai_metrics_main_conf_t *mcf,
     ngx_http_ai_metrics_found_t *cache, ngx_http_ai_metrics_kind_e kind,
-    ngx_str_t *model, ngx_str_t *provider, ngx_uint_t op, ngx_str_t *last)
+    ngx_str_t *model, ngx_str_t *provider, ngx_uint_t op, ngx_str_t *target)
 {
-    uint64_t                      hash;
     ngx_str_t                     names[NGX_HTTP_AI_METRICS_NAMES];
     ngx_uint_t                    i, n;
     ngx_http_ai_series_t         *s;
     ngx_http_ai_metrics_found_t  *f, *found;
 
-    hash = ((uint64_t) (uintptr_t) model->data
-            ^ ((uint64_t) (uintptr_t) provider->data << 7)
-            ^ ((uint64_t) op << 15))
-           * 0x9e3779b97f4a7c15ULL;
-
-    n = (ngx_uint_t) (hash >> 32) % NGX_HTTP_AI_METRICS_CACHE;
+    n = ngx_http_ai_metrics_slot(model, provider, op);
     found = &cache[n];
 
     for (i = 0; i < 4; i++) {
@@ -495,7 +515,8 @@ ngx_http_ai_metrics_lookup(ngx_http_ai_metrics_main_conf_t *mcf,
 
     names[0] = *model;
     names[1] = *provider;
-    names[2] = *last;
+
+    names[2] = target ? *target : *ngx_http_ai_op_name(op);
 
     s = ngx_http_ai_metrics_series(mcf, kind, names);
 

@@ -463,55 +463,65 @@ ngx_http_ai_metrics_table(ngx_http_ai_metrics_store_t *st,
 
 ngx_http_ai_caller_cells_t *
 ngx_http_ai_metrics_caller(ngx_http_ai_metrics_store_t *st,
-    ngx_http_ai_metrics_kind_e kind, ngx_str_t *name)
+    ngx_http_ai_metrics_kind_e kind, ngx_str_t *name,
+    ngx_http_ai_metrics_hint_t *hints)
 {
     uint64_t                      hash;
     ngx_uint_t                    i;
     ngx_http_ai_callers_t        *c;
+    ngx_http_ai_metrics_hint_t   *hint;
     ngx_http_ai_caller_series_t  *s;
 
     c = ngx_http_ai_metrics_table(st, kind);
-
-    if (!ngx_http_ai_metrics_is_label(name, NGX_HTTP_AI_METRICS_CALLER)) {
-        return &c->series[0].cells;
-    }
-
     hash = ngx_http_ai_metrics_hash(name, 1);
 
-    for (i = 0; i < c->n; i++) {
+    hint = &hints[(hash >> 8) % NGX_HTTP_AI_METRICS_HINTS];
 
-        if (c->table[i].hash != hash) {
-            continue;
-        }
+    i = *hint;
 
-        s = &c->series[i];
-
-        if (s->len == name->len
-            && ngx_memcmp(s->name, name->data, name->len) == 0)
-        {
-            c->table[i].used = ++c->uses;
-            return &s->cells;
+    if (i >= c->n || c->table[i].hash != hash) {
+        for (i = 0; i < c->n && c->table[i].hash != hash; i++) {
+            /* void */
         }
     }
 
-    if (c->n < c->cap) {
+    if (i < c->n) {
         s = &c->series[i];
-        ngx_memzero(s, sizeof(ngx_http_ai_caller_series_t));
+
+        if (s->len != name->len
+            || ngx_memcmp(s->name, name->data, name->len) != 0)
+        {
+            /* another one with the same hash has the place */
+            return &c->series[0].cells;
+        }
+
+    } else if (!ngx_http_ai_metrics_is_label(name, NGX_HTTP_AI_METRICS_CALLER))
+    {
+        return &c->series[0].cells;
 
     } else {
-        i = ngx_http_ai_callers_evict(c);
-        s = &c->series[i];
-    }
 
-    s->len = (u_short) name->len;
-    ngx_memcpy(s->name, name->data, name->len);
+        if (c->n < c->cap) {
+            s = &c->series[i];
+            ngx_memzero(s, sizeof(ngx_http_ai_caller_series_t));
+
+        } else {
+            i = ngx_http_ai_callers_evict(c);
+            s = &c->series[i];
+        }
+
+        s->len = (u_short) name->len;
+        ngx_memcpy(s->name, name->data, name->len);
+
+        c->table[i].hash = hash;
+
+        if (i == c->n) {
+            c->n++;
+        }
+    }
 
     c->table[i].used = ++c->uses;
-    c->table[i].hash = hash;
-
-    if (i == c->n) {
-        c->n++;
-    }
+    *hint = (ngx_http_ai_metrics_hint_t) i;
 
     return &s->cells;
 }

@@ -34,6 +34,7 @@
 #define NGX_HTTP_AI_METRICS_NAME     520      /* bytes of each */
 #define NGX_HTTP_AI_METRICS_CALLER   128      /* ... of a tenant or a key */
 #define NGX_HTTP_AI_METRICS_CALLERS  1000     /* the highest cap */
+#define NGX_HTTP_AI_METRICS_HINTS    256
 #define NGX_HTTP_AI_METRICS_SHARDS   8
 #define NGX_HTTP_AI_METRICS_MODELS   256      /* whose running requests are
                                                  counted apart */
@@ -182,6 +183,10 @@ typedef struct {
 } ngx_http_ai_exemplars_t;
 
 
+/* where a process has found a tenant or a key */
+typedef u_short  ngx_http_ai_metrics_hint_t;
+
+
 typedef struct ngx_http_ai_series_s         ngx_http_ai_series_t;
 typedef struct ngx_http_ai_metrics_store_s  ngx_http_ai_metrics_store_t;
 
@@ -254,10 +259,11 @@ ngx_http_ai_cells_t *ngx_http_ai_metrics_cells(
     ngx_http_ai_metrics_store_t *st, ngx_http_ai_series_t *s,
     ngx_uint_t worker);
 
-/* the series of a tenant or a key; under the lock, as the use of its cells */
+/* the series of a tenant or a key; under the lock, as the use of its cells.
+ * hints: NGX_HTTP_AI_METRICS_HINTS of them, zeroed, the caller's own */
 ngx_http_ai_caller_cells_t *ngx_http_ai_metrics_caller(
     ngx_http_ai_metrics_store_t *st, ngx_http_ai_metrics_kind_e kind,
-    ngx_str_t *name);
+    ngx_str_t *name, ngx_http_ai_metrics_hint_t *hints);
 
 /* the first series of a kind; then s->next.  Not of callers */
 ngx_http_ai_series_t *ngx_http_ai_metrics_first(
