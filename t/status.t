@@ -375,7 +375,7 @@ is(@{ $s->{recent}{failed} }, 6, '... forgets nothing');
     ai_provider p { dialect openai; endpoint $url;
                     key file:%%DIR%%/secret; max_concurrent 5; }
     ai_model m { target p/usage:100.20; price in=1000 out=2000; }
-    ai_model b { target p/status:500; retry off;
+    ai_model b { target p/status:500; retry off; price in=1 out=1;
                  breaker 50%/10s min=2 open=60s; }
 
     ai_quota_zone all zone=spend usd=100/month;
@@ -389,7 +389,7 @@ END2
 
     for my $n (0 .. $#tenants) {
         is($c->post($path, chat('m'), headers => $keys->bearer("t$n"))
-           ->{status}, 200, "tenant $n") for 1 .. $n ? 1 : 2;
+           ->{status}, 200, "tenant $n") for 1 .. ($n ? 1 : 2);
     }
 
     $c->post($path, chat('b'), headers => $keys->bearer('t0')) for 1 .. 3;
