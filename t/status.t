@@ -174,6 +174,22 @@ is($r->{headers}{'content-type'}, 'application/json', 'type of the JSON');
 ok($r->{headers}{'content-security-policy'}, '... with a policy');
 
 
+# a request that is logged, so that the next one comes behind it
+
+my $asked = 0;
+
+sub ask {
+    my ($model, %opt) = @_;
+    my $body = ref $model ? $$model : chat($model, %{ $opt{body} // {} });
+    my $r = $c->post('/v1/chat/completions', $body,
+                     headers => $opt{headers} // []);
+
+    $asked++;
+    $gw->wait_for(sub { (grep { /completions/ } $gw->access_log) >= $asked });
+
+    return $r;
+}
+
 # names that might break something
 
 my @hostile = (
@@ -187,27 +203,32 @@ my @hostile = (
 );
 
 for my $model (@hostile) {
-    my $r = $c->post('/v1/chat/completions', chat($model));
+    my $r = ask($model);
     is($r->{status}, 404, 'hostile: ' . printable($model));
 }
 
 # 12 of good, 4 of them streams; the rest fails
 
 for my $n (1 .. 12) {
-    my $r = $c->post('/v1/chat/completions',
-                     chat('good', stream => $n % 3 == 0));
+    my $r = ask('good', body => { stream => $n % 3 == 0 });
     is($r->{status}, 200, "good $n");
 }
 
-$c->post('/v1/chat/completions', chat('bad')) for 1 .. 3;
-$c->post('/v1/chat/completions', chat('down')) for 1 .. 2;
-$c->post('/v1/chat/completions', chat('second'));
-$c->post('/v1/chat/completions', chat('late', stream => 1),
-         headers => [ 'X-Request-Id' => 'late-one' ]);
-$c->post('/v1/chat/completions', chat('cut', stream => 1));
-$c->post('/v1/chat/completions', '{broken');
+ask('bad') for 1 .. 3;
+ask('down') for 1 .. 2;
+ask('second');
+ask('late', body => { stream => 1 },
+    headers => [ 'X-Request-Id' => 'late-one' ]);
+ask('cut', body => { stream => 1 });
+ask(\'{broken');
 
-my $s = status('/status');
+my $s;
+
+$gw->wait_for(sub {
+    $s = status('/status');
+    return $asked == sum(map { values %{ $_->{outcomes} } } @{ $s->{models} })
+           && !sum(map { $_->{running} } @{ $s->{models} });
+});
 
 check_schema($s);
 
@@ -240,6 +261,10 @@ for my $i (0 .. $#hostile) {
 }
 
 my @slow = @{ $s->{recent}{slow} };
+
+# with a checker of memory others may be as well
+@slow = grep { $_->{model} eq 'late' } @slow if checked();
+
 is(join(' ', map { $_->{model} } @slow), 'late', 'slow');
 is($slow[0]{request_id}, 'late-one', '... id of the client');
 cmp_ok($slow[0]{ttft}, '>=', 0.3, '... first token');
@@ -342,7 +367,7 @@ SKIP: {
 
 # of the newest 64
 
-$c->post('/v1/chat/completions', chat("n$_")) for 1 .. 70;
+ask("n$_") for 1 .. 70;
 @refused = @{ status('/status')->{recent}{refused} };
 is(@refused, 64, 'as many as are kept');
 is("$refused[0]{model} $refused[-1]{model}", 'n70 n7', '... the newest');
@@ -353,6 +378,49 @@ $gw->reload;
 $s = status('/status');
 is($s->{gateway}{reloads}, 1, 'a reload');
 is(@{ $s->{recent}{failed} }, 6, '... forgets nothing');
+
+# more series than are added up at once, and more models than are shown
+
+{
+    my $n = 300;
+    my $models = join "\n",
+                 map { "ai_model m$_ { target p/usage:1.1; }" }
+                 1 .. $n;
+
+    my $gw = gateway(<<"END", server => <<'END2');
+    ai_metrics_zone 32m;
+    ai_provider p { dialect openai; endpoint $url; key none; }
+    $models
+END
+        location /v1/ { ai_pass model; }
+        location = /status { ai_status; }
+END2
+
+    my $c = $gw->client;
+    my $failed = grep { $c->post('/v1/chat/completions', chat("m$_"))
+                        ->{status} != 200 } 1 .. $n, 7;
+
+    is($failed, 0, 'many models');
+
+    my @clients = map { $c->open('/status?format=json', undef,
+                                 method => 'GET') } 1 .. 4;
+    $clients[0]->reset;
+    $_->finish for @clients[1 .. 3];
+
+    my $s = decode_json($clients[2]{body});
+
+    is(scalar @{ $s->{models} }, 256, '... as many as are shown');
+    is($s->{models}[0]{name}, 'm7', '... those with most requests');
+    is($s->{models}[0]{outcomes}{success}, 2, '... their figures');
+    is($s->{providers}[0]{attempts}, $n + 1, '... of all of them');
+
+    my $start = time();
+    my $r = $c->get('/status?format=json');
+    note(sprintf 'JSON of %d models: %d bytes, %.1f ms', $n,
+         length $r->{body}, 1000 * (time() - $start));
+    is($r->{status}, 200, '... again');
+}
+
 
 # tenants, limits, breakers, live data, Redis
 

@@ -12,6 +12,7 @@
 
 static ngx_int_t ngx_http_ai_status_preconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_ai_status_postconfiguration(ngx_conf_t *cf);
+static ngx_int_t ngx_http_ai_status_init_module(ngx_cycle_t *cycle);
 static void *ngx_http_ai_status_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_ai_status_create_loc_conf(ngx_conf_t *cf);
 
@@ -62,7 +63,7 @@ ngx_module_t  ngx_http_ai_status_module = {
     ngx_http_ai_status_commands,
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
-    NULL,                                  /* init module */
+    ngx_http_ai_status_init_module,        /* init module */
     NULL,                                  /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
@@ -97,6 +98,25 @@ ngx_http_ai_status_postconfiguration(ngx_conf_t *cf)
     }
 
     return ngx_http_ai_status_recent_init(cf, mcf);
+}
+
+
+/* in the master, once the configuration is in force */
+
+static ngx_int_t
+ngx_http_ai_status_init_module(ngx_cycle_t *cycle)
+{
+    ngx_http_ai_status_main_conf_t  *mcf;
+
+    mcf = ngx_http_cycle_get_module_main_conf(cycle,
+                                              ngx_http_ai_status_module);
+
+    if (mcf && mcf->shared) {
+        mcf->shared->loaded = ngx_time();
+        mcf->shared->loads++;
+    }
+
+    return NGX_OK;
 }
 
 

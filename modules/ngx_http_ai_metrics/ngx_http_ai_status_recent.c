@@ -81,9 +81,6 @@ ngx_http_ai_status_init_shared(ngx_slab_pool_t *shpool, void **data,
         *data = shared;
     }
 
-    shared->loaded = ngx_time();
-    shared->loads++;
-
     mcf->shpool = shpool;
     mcf->shared = shared;
 
