@@ -571,6 +571,10 @@ ngx_http_ai_scrape_flush(ngx_http_ai_scrape_t *s)
     ngx_buf_t    *b;
     ngx_chain_t  *cl;
 
+    if (s->text.out.last == s->text.out.start) {
+        return NGX_OK;
+    }
+
     cl = ngx_alloc_chain_link(s->request->pool);
     b = ngx_calloc_buf(s->request->pool);
 

@@ -4,6 +4,7 @@
  */
 
 
+#include "ngx_http_ai_json.h"
 #include "ngx_http_ai_metrics_store.h"
 
 
@@ -722,8 +723,8 @@ ngx_http_ai_exemplar_get(ngx_http_ai_exemplar_t *e,
 ngx_uint_t
 ngx_http_ai_metrics_is_label(ngx_str_t *s, size_t max)
 {
-    u_char    *p, *last;
-    uint32_t   c;
+    u_char      *p, *last;
+    ngx_uint_t   valid;
 
     if (s->len > max) {
         return 0;
@@ -734,14 +735,13 @@ ngx_http_ai_metrics_is_label(ngx_str_t *s, size_t max)
 
     while (p < last) {
 
-        if (*p >= 0x20 && *p < 0x7f) {
-            p++;
-            continue;
+        if (*p < 0x20 || *p == 0x7f) {
+            return 0;
         }
 
-        c = ngx_utf8_decode(&p, last - p);
+        p += ngx_http_ai_json_utf8(p, last, &valid);
 
-        if (c > 0x10ffff || c < 0x20 || c == 0x7f) {
+        if (!valid) {
             return 0;
         }
     }

@@ -188,8 +188,9 @@ void
 ngx_http_ai_text_label(ngx_http_ai_out_t *labels, const char *name,
     ngx_str_t *value)
 {
-    u_char    *p, *last, *start;
-    uint32_t   c;
+    u_char      *p, *last, *start;
+    size_t       n;
+    ngx_uint_t   valid;
 
     if (labels->last != labels->start) {
         ngx_http_ai_out_lit(labels, ",");
@@ -205,17 +206,15 @@ ngx_http_ai_text_label(ngx_http_ai_out_t *labels, const char *name,
     while (p < last) {
 
         if (*p >= 0x80) {
-            ngx_http_ai_out_mem(labels, start, p - start);
-            start = p;
+            n = ngx_http_ai_json_utf8(p, last, &valid);
 
-            c = ngx_utf8_decode(&p, last - p);
-
-            if (c > 0x10ffff) {
+            if (!valid) {
+                ngx_http_ai_out_mem(labels, start, p - start);
                 ngx_http_ai_out_lit(labels, "\xef\xbf\xbd");
-                p = start + 1;
-                start = p;
+                start = p + n;
             }
 
+            p += n;
             continue;
         }
 

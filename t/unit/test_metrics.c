@@ -102,6 +102,10 @@ test_store(void)
     ok(series(st, "m", "p", "chat") == a, "found again");
     ok(series(st, "\xff", "p", "chat") == series(st, "other", "p", "chat"),
        "invalid UTF-8 is \"other\"");
+    ok(series(st, "\xed\xa0\x80", "p", "chat")
+       == series(st, "other", "p", "chat")
+       && series(st, "\xf8\x90\x80\x80", "p", "chat")
+          == series(st, "other", "p", "chat"), "... also of other kinds");
     ok(series(st, "a\nb", "p", "chat") == series(st, "other", "p", "chat"),
        "a control character is \"other\"");
     ok(series(st, "\xc3\xa4\"\\", "p", "chat")
@@ -215,7 +219,7 @@ test_callers(void)
     char                          text[32];
     ngx_str_t                     name;
     u_char                        buf[NGX_HTTP_AI_METRICS_CALLER];
-    uint64_t                      sum, other;
+    uint64_t                      sum, other, before;
     ngx_uint_t                    i, k, n, dup;
     ngx_http_ai_metrics_hint_t    hints[NGX_HTTP_AI_METRICS_HINTS];
     ngx_http_ai_caller_cells_t    cells;
@@ -288,9 +292,9 @@ test_callers(void)
     name.len = sprintf(text, "other");
     ngx_http_ai_metrics_caller(st, NGX_HTTP_AI_METRICS_TENANT, &name,
                                hints)->outcomes[0]++;
-    k = (ngx_uint_t) other;
+    before = other;
     walk();
-    ok(n == 11 && other == k + 2, "what cannot be a label is \"other\"");
+    ok(n == 11 && other == before + 2, "what cannot be a label is \"other\"");
 
     ok(ngx_http_ai_metrics_store_caps(st, 3, 0) == NGX_OK, "a smaller cap");
     walk();
