@@ -433,6 +433,9 @@ typedef struct {
 } aigw_found_t;
 
 
+/* the next record of a file: is it the one that is looked for? */
+void aigw_found_add(aigw_found_t *found, aigw_str_t *record, int is);
+
 /* the good record of the command's first word, for writing */
 void aigw_record_find(aigw_file_t *f, aigw_found_t *found, aigw_line_t *line,
     aigw_record_t *r);
