@@ -66,9 +66,9 @@ ngx_http_ai_cache_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     char                      *rv;
     ssize_t                    size;
-    ngx_str_t                 *value, name;
+    ngx_str_t                 *value;
     ngx_uint_t                 i;
-    ngx_http_ai_cache_zone_t  *zone, **z;
+    ngx_http_ai_cache_zone_t  *zone;
 
     value = cf->args->elts;
 
@@ -77,15 +77,6 @@ ngx_http_ai_cache_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
                            "invalid name \"%V\" of a cache zone, it has up to "
                            "%d letters, digits, \"-\", \"_\" and \".\"",
                            &value[1], NGX_HTTP_AI_CACHE_NAME_MAX);
-        return NGX_CONF_ERROR;
-    }
-
-    zone = ngx_http_ai_cache_zone_find(cmcf, &value[1]);
-
-    if (zone) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "duplicate cache zone \"%V\", it is defined in "
-                           "%s:%ui", &zone->name, zone->file, zone->line);
         return NGX_CONF_ERROR;
     }
 
@@ -135,30 +126,7 @@ ngx_http_ai_cache_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         zone->max_size = NGX_HTTP_AI_CACHE_MAX_SIZE;
     }
 
-    name.len = sizeof("ai_cache:") - 1 + zone->name.len;
-    name.data = ngx_pnalloc(cf->pool, name.len);
-    if (name.data == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    (void) ngx_sprintf(name.data, "ai_cache:%V", &zone->name);
-
-    zone->shm_zone = ngx_shared_memory_add(cf, &name, size,
-                                           &ngx_http_ai_cache_module);
-    if (zone->shm_zone == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    zone->shm_zone->data = zone;
-
-    z = ngx_array_push(&cmcf->zones);
-    if (z == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    *z = zone;
-
-    return NGX_CONF_OK;
+    return ngx_http_ai_cache_zone_add(cf, &cmcf->zones, zone);
 }
 
 
@@ -271,9 +239,9 @@ ngx_http_ai_cache_zone_disk(ngx_conf_t *cf, ngx_http_ai_cache_zone_t *zone,
     }
 
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_cache_module);
-    other = cmcf->zones.elts;
+    other = cmcf->zones.zones.elts;
 
-    for (i = 0; i < cmcf->zones.nelts; i++) {
+    for (i = 0; i < cmcf->zones.zones.nelts; i++) {
         if (other[i]->disk.len == zone->disk.len
             && ngx_strncmp(other[i]->disk.data, zone->disk.data,
                            zone->disk.len)
@@ -656,54 +624,6 @@ ngx_http_ai_cache_size(ngx_conf_t *cf, const char *name, ngx_str_t *s,
 }
 
 
-ngx_http_ai_cache_zone_t *
-ngx_http_ai_cache_zone_find(ngx_http_ai_cache_main_conf_t *cmcf,
-    ngx_str_t *name)
-{
-    ngx_uint_t                  i;
-    ngx_http_ai_cache_zone_t  **zone;
-
-    zone = cmcf->zones.elts;
-
-    for (i = 0; i < cmcf->zones.nelts; i++) {
-        if (zone[i]->name.len == name->len
-            && ngx_strncmp(zone[i]->name.data, name->data, name->len) == 0)
-        {
-            return zone[i];
-        }
-    }
-
-    return NULL;
-}
-
-
-ngx_str_t
-ngx_http_ai_cache_zone_near(ngx_conf_t *cf,
-    ngx_http_ai_cache_main_conf_t *cmcf, ngx_str_t *name)
-{
-    ngx_str_t                  *names;
-    ngx_uint_t                  i;
-    ngx_http_ai_cache_zone_t  **zone;
-
-    static ngx_str_t            none = ngx_null_string;
-
-    names = ngx_palloc(cf->temp_pool,
-                       (cmcf->zones.nelts + 1) * sizeof(ngx_str_t));
-    if (names == NULL) {
-        return none;
-    }
-
-    zone = cmcf->zones.elts;
-
-    for (i = 0; i < cmcf->zones.nelts; i++) {
-        names[i] = zone[i]->name;
-    }
-
-    return ngx_http_ai_near_text(cf->temp_pool, name, names,
-                                 cmcf->zones.nelts);
-}
-
-
 ngx_int_t
 ngx_http_ai_cache_resolve(ngx_conf_t *cf, ngx_http_ai_cache_main_conf_t *cmcf)
 {
@@ -745,11 +665,10 @@ ngx_http_ai_cache_resolve_use(ngx_conf_t *cf,
 {
     ngx_str_t  near;
 
-    use->zone = ngx_http_ai_cache_zone_find(cmcf, &use->name);
+    use->zone = ngx_http_ai_cache_zone_find(cf, &cmcf->zones, &use->name,
+                                            &near);
 
     if (use->zone == NULL) {
-        near = ngx_http_ai_cache_zone_near(cf, cmcf, &use->name);
-
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "ai_cache \"%V\": no such ai_cache_zone%V in %s:%ui",
                       &use->name, &near, use->file, use->line);

@@ -13,6 +13,8 @@ static void *ngx_http_ai_cache_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_ai_cache_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_ai_cache_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
+static ngx_int_t ngx_http_ai_cache_init_process(ngx_cycle_t *cycle);
+static void ngx_http_ai_cache_exit_process(ngx_cycle_t *cycle);
 static ngx_int_t ngx_http_ai_cache_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 
@@ -119,10 +121,10 @@ ngx_module_t  ngx_http_ai_cache_module = {
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
     NULL,                                  /* init module */
-    NULL,                                  /* init process */
+    ngx_http_ai_cache_init_process,        /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
-    NULL,                                  /* exit process */
+    ngx_http_ai_cache_exit_process,        /* exit process */
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
 };
@@ -145,6 +147,8 @@ ngx_http_ai_cache_preconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
+    cmcf->zones.api = cmcf->api;
+
     var = ngx_http_add_variable(cf, &ngx_http_ai_cache_variable_name,
                                 NGX_HTTP_VAR_NOCACHEABLE);
     if (var == NULL) {
@@ -164,7 +168,9 @@ ngx_http_ai_cache_postconfiguration(ngx_conf_t *cf)
 
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_cache_module);
 
-    if (ngx_http_ai_cache_resolve(cf, cmcf) != NGX_OK) {
+    if (ngx_http_ai_cache_zones_init(cf, &cmcf->zones) != NGX_OK
+        || ngx_http_ai_cache_resolve(cf, cmcf) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -175,6 +181,9 @@ ngx_http_ai_cache_postconfiguration(ngx_conf_t *cf)
     if (cmcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_CACHE,
                             ngx_http_ai_cache_hook)
         != NGX_OK
+        || cmcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_SETTLE,
+                               ngx_http_ai_cache_settle)
+           != NGX_OK
         || cmcf->api->add_header_hook(cf, ngx_http_ai_cache_header_hook)
            != NGX_OK)
     {
@@ -195,9 +204,7 @@ ngx_http_ai_cache_create_main_conf(ngx_conf_t *cf)
         return NULL;
     }
 
-    if (ngx_array_init(&cmcf->zones, cf->pool, 2,
-                       sizeof(ngx_http_ai_cache_zone_t *))
-        != NGX_OK
+    if (ngx_http_ai_cache_zones_create(cf, &cmcf->zones) != NGX_OK
         || ngx_array_init(&cmcf->locations, cf->pool, 4,
                           sizeof(ngx_http_ai_cache_loc_conf_t *))
            != NGX_OK)
@@ -295,6 +302,36 @@ ngx_http_ai_cache_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     }
 
     return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_ai_cache_init_process(ngx_cycle_t *cycle)
+{
+    ngx_http_ai_cache_main_conf_t  *cmcf;
+
+    cmcf = ngx_http_cycle_get_module_main_conf(cycle,
+                                               ngx_http_ai_cache_module);
+
+    if (cmcf == NULL) {
+        return NGX_OK;
+    }
+
+    return ngx_http_ai_cache_zones_start(cycle, &cmcf->zones);
+}
+
+
+static void
+ngx_http_ai_cache_exit_process(ngx_cycle_t *cycle)
+{
+    ngx_http_ai_cache_main_conf_t  *cmcf;
+
+    cmcf = ngx_http_cycle_get_module_main_conf(cycle,
+                                               ngx_http_ai_cache_module);
+
+    if (cmcf) {
+        ngx_http_ai_cache_zones_stop(cycle, &cmcf->zones);
+    }
 }
 
 
