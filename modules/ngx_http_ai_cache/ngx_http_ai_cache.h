@@ -128,7 +128,9 @@ typedef struct {
 
     /* the answer of a provider */
     uint64_t                   flight;        /* that it leads; 0: none */
+    size_t                     size;          /* so far */
     ngx_http_ai_out_t          body;          /* kept here, if it is */
+    ngx_http_ai_err_e          error;         /* that a stale one has hidden */
 
     /* somebody else's */
     ngx_http_ai_cache_reader_t reader;
@@ -139,8 +141,7 @@ typedef struct {
     ngx_event_t                timer;         /* of waiting, of pacing */
     ngx_http_ai_cache_event_t  event_data;
     ngx_str_t                  rest;          /* what is paced */
-    ngx_chain_t               *free;
-    ngx_chain_t               *busy;
+    ngx_buf_t                 *buf;           /* what was sent of it last */
 
     unsigned                   no_lookup:1;
     unsigned                   no_store:1;
@@ -148,12 +149,14 @@ typedef struct {
     unsigned                   stale:1;       /* found is, and may be sent */
     unsigned                   keep:1;        /* the answer is kept here */
     unsigned                   opened:1;      /* its first bytes have come */
-    unsigned                   lost:1;        /* it is not all here */
+    unsigned                   lost:1;        /* not to be stored: too large,
+                                                 or not all of it is here */
     unsigned                   background:1;  /* its client is served */
     unsigned                   again:1;       /* a flight that it followed is
                                                  gone */
     unsigned                   timedout:1;
-    unsigned                   counted:1;
+    unsigned                   cut:1;         /* what was sent ends within a
+                                                 line */
 } ngx_http_ai_cached_t;
 
 
@@ -176,6 +179,9 @@ ngx_int_t ngx_http_ai_cache_resolve(ngx_conf_t *cf,
  */
 ngx_int_t ngx_http_ai_cache_prepare(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_http_ai_cached_t **c);
+
+/* nothing else was wanted: as a hook */
+ngx_int_t ngx_http_ai_cache_only(ngx_http_ai_cached_t *c);
 
 /* may the answer that has ended be stored? */
 ngx_uint_t ngx_http_ai_cache_storable(ngx_http_ai_cached_t *c);
@@ -221,6 +227,10 @@ ngx_int_t ngx_http_ai_cache_replay(ngx_http_ai_cached_t *c,
 /* the header of an answer; length -1: a stream.  As ngx_http_send_header() */
 ngx_int_t ngx_http_ai_cache_send_header(ngx_http_ai_cached_t *c,
     off_t length);
+
+/* have all choices ended as an answer does that may be stored? */
+ngx_int_t ngx_http_ai_cache_check(ngx_http_ai_cached_t *c,
+    ngx_http_ai_cache_meta_t *meta, u_char *data, size_t len);
 
 /* what is known of the answer, for limits and logs */
 void ngx_http_ai_cache_known(ngx_http_ai_cached_t *c,
