@@ -64,12 +64,12 @@ ngx_int_t ngx_http_ai_cache_key(ngx_pool_t *pool,
     ngx_http_ai_cache_ask_t *ask, ngx_http_ai_cache_key_t *key);
 
 /*
- * The same for one input of embeddings, the node "input" of the tree: a
- * request for this one alone has the same key.
+ * Keys of all elements of "array", which is the "input" of embeddings, as if
+ * each was asked for alone; keys[] has room for them.
  */
-ngx_int_t ngx_http_ai_cache_key_input(ngx_pool_t *pool,
-    ngx_http_ai_cache_ask_t *ask, ngx_uint_t input,
-    ngx_http_ai_cache_key_t *key);
+ngx_int_t ngx_http_ai_cache_key_inputs(ngx_pool_t *pool,
+    ngx_http_ai_cache_ask_t *ask, ngx_uint_t array,
+    ngx_http_ai_cache_key_t *keys);
 
 
 #endif /* _NGX_HTTP_AI_CACHE_KEY_H_INCLUDED_ */
