@@ -104,7 +104,7 @@ typedef struct {
     ngx_uint_t                 error;         /* of fail(); 0 */
     ngx_http_ai_cache_meta_t   meta;          /* valid when "open"; whole when
                                                  WHOLE */
-    uint32_t                   block;
+    uint32_t                   piece;
     unsigned                   open:1;        /* dialect, op, stream, exact and
                                                  include_usage are known */
 } ngx_http_ai_cache_reader_t;
@@ -172,25 +172,27 @@ void ngx_http_ai_cache_remove(ngx_http_ai_cache_store_t *st, u_char *id);
 ngx_int_t ngx_http_ai_cache_enroll(ngx_http_ai_cache_store_t *st,
     ngx_pid_t pid, int64_t now);
 void ngx_http_ai_cache_dismiss(ngx_http_ai_cache_store_t *st,
-    ngx_int_t worker);
+    ngx_int_t worker, int64_t now);
 
 /*
  * A worker gives a sign of life; flights of dead ones fail, what has ended is
  * forgotten, what is stale or purged is removed.  Each of them does it a few
  * times a second, what is common to all is done by the first of them.
+ * Returns its place, which is another one when it was thought to be dead.
  */
-void ngx_http_ai_cache_tick(ngx_http_ai_cache_store_t *st, ngx_int_t worker,
-    int64_t now);
+ngx_int_t ngx_http_ai_cache_tick(ngx_http_ai_cache_store_t *st,
+    ngx_int_t worker, ngx_pid_t pid, int64_t now);
 
 
 /*
- * worker: of enroll(), NGX_ERROR as well.  NGX_OK: the caller leads, and must
- * call end() or fail(); NGX_AGAIN: it follows and must call depart();
- * NGX_DECLINED: there is no room, it goes alone.  A flight that has failed is
- * led on by the next who asks.
+ * worker: of enroll(), NGX_ERROR as well; of meta: id, scope, model and tag.
+ * NGX_OK: the caller leads, and must call end() or fail(); NGX_AGAIN: it
+ * follows and must call depart(); NGX_DECLINED: there is no room, it goes
+ * alone.  A flight that has failed is led on by the next who asks.
  */
-ngx_int_t ngx_http_ai_cache_begin(ngx_http_ai_cache_store_t *st, u_char *id,
-    ngx_int_t worker, int64_t now, uint64_t *flight);
+ngx_int_t ngx_http_ai_cache_begin(ngx_http_ai_cache_store_t *st,
+    ngx_http_ai_cache_meta_t *meta, ngx_int_t worker, int64_t now,
+    uint64_t *flight);
 
 /*
  * The leader: open() says dialect, op, stream, exact and include_usage of what
@@ -205,9 +207,10 @@ ngx_int_t ngx_http_ai_cache_append(ngx_http_ai_cache_store_t *st,
     int64_t now);
 
 /*
- * The answer is whole.  id, created, size and sum of meta are set.  It becomes
- * an entry, NGX_OK, unless meta->stale is over (0: not to be stored), or for
- * the reasons of put(): NGX_DECLINED, followers get it all the same.
+ * The answer is whole.  Of meta are set: id, scope, model, tag, created, size
+ * and sum.  It becomes an entry, NGX_OK, unless meta->stale is over (0: not to
+ * be stored), or for the reasons of put(): NGX_DECLINED, followers get it all
+ * the same.
  */
 ngx_int_t ngx_http_ai_cache_end(ngx_http_ai_cache_store_t *st,
     uint64_t flight, ngx_int_t worker, ngx_http_ai_cache_meta_t *meta,
@@ -243,6 +246,7 @@ void ngx_http_ai_cache_depart(ngx_http_ai_cache_store_t *st, uint64_t flight,
 /* NGX_OK: something changed; NGX_DECLINED: it was in force already */
 ngx_int_t ngx_http_ai_cache_purge_add(ngx_http_ai_cache_store_t *st,
     ngx_http_ai_cache_rule_t *rule);
+/* room for NGX_HTTP_AI_CACHE_RULES + 1; returns how many there are */
 ngx_uint_t ngx_http_ai_cache_purge_list(ngx_http_ai_cache_store_t *st,
     ngx_http_ai_cache_rule_t *rules);
 
