@@ -178,7 +178,7 @@ ngx_http_ai_cache_join(ngx_http_ai_cached_t *c)
 
     st = ngx_http_ai_cache_lock(c->zone);
 
-    rc = ngx_http_ai_cache_begin(st, c->key.id, c->zone->worker,
+    rc = ngx_http_ai_cache_begin(st, &c->meta, c->zone->worker,
                                  ngx_http_ai_cache_now(), &flight);
 
     ngx_http_ai_cache_unlock(c->zone);
