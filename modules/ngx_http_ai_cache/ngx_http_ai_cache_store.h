@@ -60,7 +60,8 @@ typedef struct {
     uint8_t                    stream;        /* bytes are SSE */
     uint8_t                    exact;         /* same dialect and mode only */
     uint8_t                    include_usage; /* the client had asked for it */
-    uint8_t                    reserved[6];
+    uint8_t                    usage_state;
+    uint8_t                    reserved[5];
 } ngx_http_ai_cache_meta_t;
 
 
