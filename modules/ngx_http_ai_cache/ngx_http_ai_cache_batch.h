@@ -1,0 +1,87 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+/*
+ * Embeddings of several inputs in one request, each of which is cached by
+ * itself: as the answer that a request for this input alone would get.  Plain
+ * C.  The order of calls:
+ *
+ *     ngx_http_ai_cache_batch()          inputs and their keys
+ *     (the caller looks for the keys and sets "stored" of what it has)
+ *     ngx_http_ai_cache_batch_body()     the request for what misses
+ *     ngx_http_ai_cache_batch_split()    the provider's answer, by inputs
+ *     ngx_http_ai_cache_batch_merge()    the answer for the client
+ */
+
+
+#ifndef _NGX_HTTP_AI_CACHE_BATCH_H_INCLUDED_
+#define _NGX_HTTP_AI_CACHE_BATCH_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include "ngx_http_ai_cache_key.h"
+
+
+/* a request for more is not split */
+
+#define NGX_HTTP_AI_CACHE_BATCH_MAX  2048
+
+
+typedef struct {
+    ngx_http_ai_cache_key_t    key;
+    ngx_str_t                  input;     /* json, as it came */
+    ngx_uint_t                 same;      /* the first input with this key,
+                                             often itself: only that one is
+                                             looked for, asked for, stored */
+    ngx_str_t                  stored;    /* a whole answer for this input
+                                             alone; data == NULL: it misses */
+    unsigned                   fresh:1;   /* ... set by batch_split(): it is
+                                             to be stored */
+} ngx_http_ai_cache_input_t;
+
+
+typedef struct {
+    ngx_pool_t                *pool;
+    ngx_str_t                  text;      /* json: the whole body */
+    ngx_str_t                  array;     /* json: its "input" */
+    ngx_http_ai_cache_input_t *inputs;
+    ngx_uint_t                 ninputs;
+    ngx_str_t                  usage;     /* json; of batch_split(): what was
+                                             asked for */
+} ngx_http_ai_cache_batch_t;
+
+
+/*
+ * NGX_OK; NGX_DECLINED: there are not several inputs, or it is not to be
+ * split (ngx_http_ai_cache_key() is for the whole request then); NGX_ERROR.
+ */
+ngx_int_t ngx_http_ai_cache_batch(ngx_pool_t *pool,
+    ngx_http_ai_cache_ask_t *ask, ngx_http_ai_cache_batch_t *batch);
+
+/* inputs to be asked for: those that miss, each one once */
+ngx_uint_t ngx_http_ai_cache_batch_missing(ngx_http_ai_cache_batch_t *batch);
+
+/* the body with these inputs only, all else byte for byte */
+ngx_int_t ngx_http_ai_cache_batch_body(ngx_http_ai_cache_batch_t *batch,
+    ngx_str_t *body);
+
+/*
+ * The answer to that body: sets "stored" and "fresh" of the inputs that were
+ * missing.  NGX_DECLINED: it is not an answer for just these inputs.
+ */
+ngx_int_t ngx_http_ai_cache_batch_split(ngx_http_ai_cache_batch_t *batch,
+    ngx_str_t *answer);
+
+/*
+ * The whole answer in order; "stored" of all inputs must be set.
+ * NGX_DECLINED: what was stored is no answer.
+ */
+ngx_int_t ngx_http_ai_cache_batch_merge(ngx_http_ai_cache_batch_t *batch,
+    ngx_str_t *answer);
+
+
+#endif /* _NGX_HTTP_AI_CACHE_BATCH_H_INCLUDED_ */
