@@ -176,7 +176,7 @@ sound(const char *what)
 {
     const char  *error;
 
-    error = ngx_http_ai_cache_check(st);
+    error = ngx_http_ai_cache_store_check(st);
 
     if (error) {
         diag("%s: %s", what, error);
@@ -1112,7 +1112,7 @@ test_shared(void)
         pid[i] = 0;
 
         lock(sh, getpid());
-        error = ngx_http_ai_cache_check(st);
+        error = ngx_http_ai_cache_store_check(st);
         resets = st->figures.resets;
         unlock(sh);
 

@@ -358,7 +358,7 @@ look(ngx_http_ai_cache_store_t *c, u_char *purged)
     ngx_http_ai_cache_meta_t    m;
     ngx_http_ai_cache_reader_t  rd;
 
-    error = ngx_http_ai_cache_check(c);
+    error = ngx_http_ai_cache_store_check(c);
     if (error) {
         return error;
     }
@@ -400,7 +400,7 @@ look(ngx_http_ai_cache_store_t *c, u_char *purged)
         return "nothing can be stored";
     }
 
-    return ngx_http_ai_cache_check(c);
+    return ngx_http_ai_cache_store_check(c);
 }
 
 
