@@ -232,7 +232,7 @@ ngx_int_t ngx_http_ai_cache_send_header(ngx_http_ai_cached_t *c,
     off_t length);
 
 /* have all choices ended as an answer does that may be stored? */
-ngx_int_t ngx_http_ai_cache_check(ngx_http_ai_cached_t *c,
+ngx_int_t ngx_http_ai_cache_finishes(ngx_http_ai_cached_t *c,
     ngx_http_ai_cache_meta_t *meta, u_char *data, size_t len);
 
 /* what is known of the answer, for limits and logs */

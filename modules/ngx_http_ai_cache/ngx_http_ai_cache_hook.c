@@ -178,7 +178,7 @@ ngx_http_ai_cache_join(ngx_http_ai_cached_t *c)
 
     st = ngx_http_ai_cache_lock(c->zone);
 
-    rc = ngx_http_ai_cache_begin(st, c->key.id, c->zone->worker,
+    rc = ngx_http_ai_cache_begin(st, &c->meta, c->zone->worker,
                                  ngx_http_ai_cache_now(), &flight);
 
     ngx_http_ai_cache_unlock(c->zone);
@@ -324,7 +324,7 @@ ngx_http_ai_cache_failed(ngx_http_ai_cached_t *c)
         return (rc == NGX_DECLINED) ? ngx_http_ai_cache_alone(c) : rc;
     }
 
-    if (c->reader.round < NGX_HTTP_AI_CACHE_TAKEOVERS) {
+    if (c->reader.round <= NGX_HTTP_AI_CACHE_TAKEOVERS) {
         st = ngx_http_ai_cache_lock(c->zone);
 
         rc = ngx_http_ai_cache_takeover(st, flight, c->zone->worker,

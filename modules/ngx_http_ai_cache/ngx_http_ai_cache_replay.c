@@ -282,7 +282,7 @@ ngx_http_ai_cache_encode(ngx_http_ai_cached_t *c,
 
 
 ngx_int_t
-ngx_http_ai_cache_check(ngx_http_ai_cached_t *c,
+ngx_http_ai_cache_finishes(ngx_http_ai_cached_t *c,
     ngx_http_ai_cache_meta_t *meta, u_char *data, size_t len)
 {
     ngx_int_t                   rc;

@@ -224,7 +224,7 @@ ngx_http_ai_cache_tap_end(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     storable = ngx_http_ai_cache_storable(c) && !c->lost;
 
     if (storable && ngx_http_ai_cache_choices(c)) {
-        storable = (ngx_http_ai_cache_check(c, meta, c->body.start,
+        storable = (ngx_http_ai_cache_finishes(c, meta, c->body.start,
                                             c->body.last - c->body.start)
                     == NGX_OK);
     }
