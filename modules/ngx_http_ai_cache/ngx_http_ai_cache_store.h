@@ -263,7 +263,7 @@ void ngx_http_ai_cache_figures(ngx_http_ai_cache_store_t *st,
     ngx_http_ai_cache_figures_t *figures);
 
 /* for tests: NULL, or what is wrong */
-const char *ngx_http_ai_cache_check(ngx_http_ai_cache_store_t *st);
+const char *ngx_http_ai_cache_store_check(ngx_http_ai_cache_store_t *st);
 
 
 #endif /* _NGX_HTTP_AI_CACHE_STORE_H_INCLUDED_ */
