@@ -595,7 +595,8 @@ ngx_http_ai_cache_disk_save(ngx_http_ai_cache_zone_t *zone, ngx_log_t *log)
         return;
     }
 
-    if (!ngx_atomic_cmp_set(&sh->disk_saving, pid, (ngx_atomic_uint_t) ngx_pid))
+    if (!ngx_atomic_cmp_set(&sh->disk_saving, pid,
+                            (ngx_atomic_uint_t) ngx_pid))
     {
         return;
     }

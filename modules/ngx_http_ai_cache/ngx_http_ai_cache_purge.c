@@ -130,9 +130,8 @@ ngx_http_ai_cache_purge_post(ngx_http_request_t *r,
 
     if (rc == NGX_DECLINED) {
         ngx_str_set(&error, "the request is too large");
-        return ngx_http_ai_cache_purge_refuse(r,
-                                              NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-                                              &error);
+        rc = NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+        return ngx_http_ai_cache_purge_refuse(r, rc, &error);
     }
 
     if (rc != NGX_OK) {

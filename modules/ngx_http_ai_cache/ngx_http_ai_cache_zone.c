@@ -264,7 +264,8 @@ ngx_http_ai_cache_zones_start(ngx_cycle_t *cycle,
     ngx_http_ai_cache_zone_t  **zone;
     ngx_http_ai_cache_store_t  *st;
 
-    if ((ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE)
+    if ((ngx_process != NGX_PROCESS_WORKER
+         && ngx_process != NGX_PROCESS_SINGLE)
         || zones->zones.nelts == 0)
     {
         return NGX_OK;

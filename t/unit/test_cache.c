@@ -297,7 +297,8 @@ test_entries(void)
 
     ok(bad == 0 && sound("sizes"), "entries of all sizes");
 
-    ok(put(3, 100) == NGX_OK && have(3) && sound("replace"), "one is replaced");
+    ok(put(3, 100) == NGX_OK && have(3) && sound("replace"),
+       "one is replaced");
 
     ngx_http_ai_cache_figures(st, &f);
     ok(f.entries == sizeof(sizes) / sizeof(sizes[0]), "the old one is gone");
