@@ -310,7 +310,8 @@ sub content {
 
             if ($j->{choices}) {
                 for (@{ $j->{choices} }) {
-                    $text .= $_->{delta}{content} // '';
+                    my $piece = $_->{delta}{content} // '';
+                    $text .= ref $piece ? encode($piece) : $piece;
                     $finish = $_->{finish_reason} // $finish;
 
                     for (@{ $_->{delta}{tool_calls} // [] }) {
