@@ -60,9 +60,12 @@ sub ask {
                              headers => [ 'X-Scope' => $opt{scope} // 'a' ]);
 }
 
-# HIT, MISS, ...
+# HIT, MISS, ...; an answer is told before it is stored
 
-sub how { return ask(@_)->{headers}{'x-ai-cache'} // 'none' }
+sub how {
+    my $how = ask(@_)->{headers}{'x-ai-cache'} // 'none';
+    return $how eq 'COALESCED' ? 'HIT' : $how;
+}
 
 sub figures { return $_[0]->client->get('/cache')->json }
 
