@@ -243,11 +243,17 @@ $two->wait_for(sub { figures($two)->{purges} > 200 }, 5 * $slow);
 my $rules = figures($two)->{purges};
 ok $rules > 200 && $rules <= 257, '... and on the other node';
 
+$redis->cmd('DEL', 'nginx_ai:cache:answers:{purges}');
+ok $one->wait_for(sub {
+    ($redis->cmd('ZCARD', 'nginx_ai:cache:answers:{purges}') // 0) > 200
+}, 3 * $slow), 'a Redis that has lost them is told again';
+
 # what Redis says of purges is not understood
 
 my $three = node($redis->{port}, allow => []);
 $redis->cmd('FLUSHDB');
-$redis->cmd('ZADD', 'nginx_ai:cache:answers:{purges}', 1, 'nonsense');
+$redis->cmd('ZADD', 'nginx_ai:cache:answers:{purges}', 9999999999999,
+            'nonsense');
 ok $three->wait_log(qr/of the purges of zone "answers" is not understood/),
     'strange purges';
 is how($one, 6), 'MISS', 'a question';
