@@ -50,8 +50,9 @@ typedef struct {
     ngx_str_t                  array;     /* json: its "input" */
     ngx_http_ai_cache_input_t *inputs;
     ngx_uint_t                 ninputs;
-    ngx_str_t                  usage;     /* json; of batch_split(): what was
-                                             asked for */
+    ngx_str_t                  usage;     /* json; the provider's figures for
+                                             what it was asked for */
+    unsigned                   asked:1;   /* batch_split() was called */
 } ngx_http_ai_cache_batch_t;
 
 
