@@ -227,7 +227,8 @@ static const char  *twins[][2] = {
       "\"max_completion_tokens\":1e2,\"top_p\":0.50,\"top_k\":5,\"stop\":"
       "\"END\",\"stream\":true,\"user\":\"u\"}",
       "{\"model\":\"m\",\"system\":\"Be brief.\",\"max_tokens\":100,"
-      "\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"caf\xc3\xa9\","
+      "\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":"
+      "\"text\",\"text\":\"caf\xc3\xa9\","
       "\"cache_control\":{\"type\":\"ephemeral\"}},{\"type\":\"image\","
       "\"source\":{\"type\":\"base64\",\"media_type\":\"image\\/png\","
       "\"data\":\"AAAA\"}}]}],\"temperature\":0,\"top_p\":5e-1,\"top_k\":5.0,"
