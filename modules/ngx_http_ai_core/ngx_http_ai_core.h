@@ -37,7 +37,7 @@
 
 
 /* changes with any change of what is below */
-#define NGX_HTTP_AI_ABI  6
+#define NGX_HTTP_AI_ABI  7
 
 #define NGX_HTTP_AI_VERSION  "0.1.0"
 
@@ -282,6 +282,8 @@ struct ngx_http_ai_ctx_s {
                                                  answer */
     unsigned                   complete:1;    /* the answer was whole */
     unsigned                   recovered:1;   /* it is of two attempts */
+    unsigned                   background:1;  /* its client was answered: what
+                                                 goes on is for others */
 
     /* results, for variables, hooks and logs */
     ngx_str_t                  model;         /* the configured model's name */
@@ -380,6 +382,7 @@ typedef struct {
     ngx_int_t  (*add_header_hook)(ngx_conf_t *cf, ngx_http_ai_hook_pt hook);
 
     ngx_http_ai_dialect_t  *(*dialect)(ngx_str_t *name);
+    ngx_http_ai_dialect_t  **dialects;        /* NULL-terminated */
 
     /* ctx of a request of an enabled location, or NULL; create_ctx() makes it
      * where there is none yet, NULL: no memory */
@@ -388,6 +391,10 @@ typedef struct {
 
     /* goes on after a hook's NGX_AGAIN; the request may be gone on return */
     void  (*resume)(ngx_http_request_t *r);
+
+    /* in a read event handler, when the whole request was read: has its client
+     * left? */
+    ngx_uint_t  (*client_closed)(ngx_http_request_t *r);
 
     /* may the route be taken?  As ngx_http_ai_permit_pt; all must agree */
     ngx_int_t  (*permit)(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
