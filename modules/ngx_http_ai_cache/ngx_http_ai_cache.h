@@ -15,6 +15,7 @@
 #include "ngx_http_ai_conf.h"
 #include "ngx_http_ai_cache_key.h"
 #include "ngx_http_ai_cache_tiers.h"
+#include "ngx_http_ai_cache_purge.h"
 
 
 /* ai_cache_use_stale */
@@ -69,6 +70,8 @@ struct ngx_http_ai_cache_loc_conf_s {
 
     ngx_http_ai_cache_loc_conf_t
                               *parent;
+    ngx_http_ai_cache_purge_conf_t
+                              *purge;         /* not inherited */
     u_char                    *file;
     ngx_uint_t                 line;
     unsigned                   off:1;

@@ -19,7 +19,7 @@ static const char *ngx_http_ai_cache_check_flights(
 
 
 const char *
-ngx_http_ai_cache_check(ngx_http_ai_cache_store_t *st)
+ngx_http_ai_cache_store_check(ngx_http_ai_cache_store_t *st)
 {
     uint32_t     listed, flown;
     const char  *error;

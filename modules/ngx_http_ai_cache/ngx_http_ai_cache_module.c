@@ -95,6 +95,13 @@ static ngx_command_t  ngx_http_ai_cache_commands[] = {
       offsetof(ngx_http_ai_cache_loc_conf_t, lock_timeout),
       NULL },
 
+    { ngx_string("ai_cache_purge"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_ai_cache_purge,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
       ngx_null_command
 };
 

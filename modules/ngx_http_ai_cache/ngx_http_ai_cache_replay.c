@@ -20,7 +20,7 @@
 typedef struct {
     ngx_http_ai_encoder_t     *enc;           /* NULL: only looks */
     ngx_http_ai_dialect_t     *dialect;
-    ngx_http_ai_usage_t       *usage;
+    ngx_http_ai_usage_t       *usage;         /* NULL: as it is told */
     ngx_uint_t                 bad;
     ngx_uint_t                 ended;
 } ngx_http_ai_cache_recode_t;
@@ -163,7 +163,7 @@ ngx_http_ai_cache_known(ngx_http_ai_cached_t *c,
     }
 
     ngx_http_ai_cache_get_usage(meta, &ctx->usage);
-    ctx->usage_state = NGX_HTTP_AI_USAGE_PROVIDER;
+    ctx->usage_state = meta->usage_state;
     ctx->finish = meta->finish;
     ctx->cost = 0;
     ctx->free = !c->use->count;
@@ -261,7 +261,10 @@ ngx_http_ai_cache_encode(ngx_http_ai_cached_t *c,
 
     rec.enc = &enc;
     rec.dialect = ctx->dialect;
-    rec.usage = &usage;
+
+    if (found->meta.usage_state == NGX_HTTP_AI_USAGE_PROVIDER) {
+        rec.usage = &usage;
+    }
 
     rc = ngx_http_ai_cache_decode(c, &found->meta, found->data.data,
                                   found->data.len, &rec);
@@ -418,8 +421,13 @@ ngx_http_ai_cache_sink(void *data, ngx_http_ai_event_t *ev)
         break;
 
     case NGX_HTTP_AI_EV_USAGE:
-        /* that of the meta is for all modes the same */
-        return NGX_OK;
+
+        if (rec->usage) {
+            /* comes at the end, as a stream may not tell it */
+            return NGX_OK;
+        }
+
+        break;
 
     case NGX_HTTP_AI_EV_ERROR:
         return NGX_DECLINED;
@@ -432,7 +440,7 @@ ngx_http_ai_cache_sink(void *data, ngx_http_ai_event_t *ev)
 
         rec->ended = 1;
 
-        if (rec->enc) {
+        if (rec->enc && rec->usage) {
             ngx_memzero(&e, sizeof(ngx_http_ai_event_t));
 
             e.type = NGX_HTTP_AI_EV_USAGE;
@@ -572,7 +580,7 @@ ngx_http_ai_cache_new_id(ngx_str_t *id, u_char *last)
     uint32_t     n;
     ngx_uint_t   left;
 
-    static u_char  alphabet[] = "abcdefghijklmnopqrstuvwxyz012345";
+    static u_char  hex[] = "0123456789abcdef";
 
     if (id->len < NGX_HTTP_AI_CACHE_ID_MIN || id->len > sizeof(old)) {
         return;
@@ -592,14 +600,14 @@ ngx_http_ai_cache_new_id(ngx_str_t *id, u_char *last)
 
         if (left == 0) {
             n = ngx_random();
-            left = 6;
+            left = 7;
         }
 
         if ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z')
             || (*p >= '0' && *p <= '9'))
         {
-            *p = alphabet[n & 31];
-            n >>= 5;
+            *p = hex[n & 15];
+            n >>= 4;
         }
     }
 

@@ -60,7 +60,8 @@ typedef struct {
     uint8_t                    stream;        /* bytes are SSE */
     uint8_t                    exact;         /* same dialect and mode only */
     uint8_t                    include_usage; /* the client had asked for it */
-    uint8_t                    reserved[6];
+    uint8_t                    usage_state;
+    uint8_t                    reserved[5];
 } ngx_http_ai_cache_meta_t;
 
 
@@ -262,7 +263,7 @@ void ngx_http_ai_cache_figures(ngx_http_ai_cache_store_t *st,
     ngx_http_ai_cache_figures_t *figures);
 
 /* for tests: NULL, or what is wrong */
-const char *ngx_http_ai_cache_check(ngx_http_ai_cache_store_t *st);
+const char *ngx_http_ai_cache_store_check(ngx_http_ai_cache_store_t *st);
 
 
 #endif /* _NGX_HTTP_AI_CACHE_STORE_H_INCLUDED_ */

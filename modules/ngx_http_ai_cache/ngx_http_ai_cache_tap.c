@@ -234,6 +234,7 @@ ngx_http_ai_cache_tap_end(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     ngx_http_ai_cache_usage(c);
 
     meta->finish = ctx->finish;
+    meta->usage_state = ctx->usage_state;
     meta->fresh = storable ? now + c->ttl : 0;
     meta->stale = storable ? meta->fresh + (int64_t) c->use->stale * 1000 : 0;
 

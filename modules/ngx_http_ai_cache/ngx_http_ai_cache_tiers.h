@@ -51,7 +51,10 @@ typedef struct {
     ngx_atomic_t               disk_files;
     ngx_atomic_t               disk_loaded;
     ngx_atomic_t               disk_version;  /* of the rules in its file */
-    ngx_atomic_t               polled;        /* ngx_current_msec */
+    ngx_atomic_t               disk_saving;   /* pid of who writes it */
+    ngx_atomic_t               remote_version;    /* of those in Redis */
+    ngx_atomic_t               remote_asked;  /* ngx_current_msec */
+    ngx_atomic_t               remote_told;   /* the same; 0: never */
 } ngx_http_ai_cache_sh_t;
 
 
@@ -85,7 +88,7 @@ struct ngx_http_ai_cache_zone_s {
 struct ngx_http_ai_cache_zones_s {
     const ngx_http_ai_api_t     *api;
     ngx_array_t                  zones;       /* ngx_http_ai_cache_zone_t * */
-    ngx_array_t                  purges;      /* ngx_http_ai_cache_purge_t * */
+    ngx_array_t                  purges;      /* of "ai_cache_purge" */
     ngx_http_ai_data_t          *data;
 };
 
