@@ -16,13 +16,13 @@
 
 #define NGX_HTTP_AI_CACHE_LEVELS   3
 
+/* of an answer with one vector, more of them need memory */
 
-/* figures of "usage" that are of the inputs */
+#define NGX_HTTP_AI_CACHE_NODES    48
 
-typedef struct {
-    int64_t                    prompt;    /* -1: not told */
-    int64_t                    total;
-} ngx_http_ai_cache_figures_t;
+/* for the members of an answer besides its vectors */
+
+#define NGX_HTTP_AI_CACHE_ROOM     512
 
 
 static ngx_uint_t ngx_http_ai_cache_batch_input(ngx_http_ai_json_t *j,
@@ -37,16 +37,17 @@ static ngx_int_t ngx_http_ai_cache_batch_order(ngx_http_ai_json_t *j,
 static ngx_uint_t ngx_http_ai_cache_batch_item(ngx_http_ai_json_t *j,
     ngx_uint_t n);
 static void ngx_http_ai_cache_batch_figures(ngx_http_ai_json_t *j,
-    ngx_uint_t usage, ngx_http_ai_cache_figures_t *f);
+    int64_t *tokens, int64_t *total);
 static int64_t ngx_http_ai_cache_batch_share(int64_t figure, uint64_t from,
     uint64_t to, uint64_t all);
+static void ngx_http_ai_cache_batch_vector(ngx_http_ai_json_t *j,
+    ngx_uint_t item, ngx_str_t *vector);
 static void ngx_http_ai_cache_batch_answer(ngx_http_ai_out_t *out,
-    ngx_http_ai_json_t *j, ngx_str_t *data, ngx_str_t *usage,
-    ngx_http_ai_cache_figures_t *f);
+    ngx_http_ai_json_t *j, ngx_str_t *usage,
+    ngx_http_ai_cache_input_t **inputs, ngx_uint_t n, int64_t tokens,
+    int64_t total);
 static void ngx_http_ai_cache_batch_usage(ngx_http_ai_out_t *out,
-    ngx_http_ai_json_t *j, ngx_uint_t usage, ngx_http_ai_cache_figures_t *f);
-static void ngx_http_ai_cache_batch_vector(ngx_http_ai_out_t *out,
-    ngx_http_ai_json_t *j, ngx_uint_t item, ngx_uint_t index);
+    ngx_http_ai_json_t *j, ngx_uint_t usage, int64_t tokens, int64_t total);
 static void ngx_http_ai_cache_batch_member(ngx_http_ai_out_t *out,
     ngx_http_ai_json_t *j, ngx_uint_t obj, ngx_uint_t i, ngx_uint_t value);
 
@@ -200,6 +201,44 @@ ngx_http_ai_cache_batch_misses(ngx_http_ai_cache_batch_t *batch, ngx_uint_t i)
 }
 
 
+ngx_int_t
+ngx_http_ai_cache_batch_add(ngx_http_ai_cache_batch_t *batch, ngx_uint_t i,
+    ngx_str_t *stored)
+{
+    ngx_int_t                   rc;
+    ngx_uint_t                  list;
+    ngx_http_ai_json_t          j;
+    ngx_http_ai_json_node_t     nodes[NGX_HTTP_AI_CACHE_NODES];
+    ngx_http_ai_cache_input_t  *input;
+
+    ngx_memzero(&j, sizeof(ngx_http_ai_json_t));
+
+    j.pool = batch->pool;
+    j.nodes = nodes;
+    j.nalloc = NGX_HTTP_AI_CACHE_NODES;
+
+    rc = ngx_http_ai_cache_batch_read(&j, stored, &list);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (j.nodes[list].count != 1
+        || !ngx_http_ai_cache_batch_item(&j, list + 1))
+    {
+        return NGX_DECLINED;
+    }
+
+    input = &batch->inputs[i];
+
+    input->stored = *stored;
+
+    ngx_http_ai_cache_batch_vector(&j, list + 1, input->vector);
+    ngx_http_ai_cache_batch_figures(&j, &input->tokens, &input->total);
+
+    return NGX_OK;
+}
+
+
 ngx_uint_t
 ngx_http_ai_cache_batch_missing(ngx_http_ai_cache_batch_t *batch)
 {
@@ -264,14 +303,13 @@ ngx_int_t
 ngx_http_ai_cache_batch_split(ngx_http_ai_cache_batch_t *batch,
     ngx_str_t *answer)
 {
-    uint64_t                      all, before, length;
-    ngx_int_t                     rc;
-    ngx_str_t                     data;
-    ngx_uint_t                    i, k, n, list, usage, *items;
-    ngx_http_ai_out_t             out, vector;
-    ngx_http_ai_json_t            j;
-    ngx_http_ai_cache_input_t    *input;
-    ngx_http_ai_cache_figures_t   all_figures, figures;
+    int64_t                     tokens, total;
+    uint64_t                    all, before, length;
+    ngx_int_t                   rc;
+    ngx_uint_t                  i, k, n, list, *items;
+    ngx_http_ai_out_t           out;
+    ngx_http_ai_json_t          j;
+    ngx_http_ai_cache_input_t  *input;
 
     n = ngx_http_ai_cache_batch_missing(batch);
 
@@ -297,12 +335,12 @@ ngx_http_ai_cache_batch_split(ngx_http_ai_cache_batch_t *batch,
         return rc;
     }
 
-    usage = ngx_http_ai_json_member(&j, 0, "usage");
-
     batch->asked = 1;
-    batch->usage = ngx_http_ai_json_raw(&j, usage);
+    batch->usage = ngx_http_ai_json_raw(&j,
+                                        ngx_http_ai_json_member(&j, 0,
+                                                                "usage"));
 
-    ngx_http_ai_cache_batch_figures(&j, usage, &all_figures);
+    ngx_http_ai_cache_batch_figures(&j, &tokens, &total);
 
     all = 0;
 
@@ -326,41 +364,27 @@ ngx_http_ai_cache_batch_split(ngx_http_ai_cache_batch_t *batch,
 
         /* the provider tells the sum only: by length, so that it stays one */
 
-        figures.prompt = ngx_http_ai_cache_batch_share(all_figures.prompt,
-                                                       before, before + length,
-                                                       all);
-        figures.total = ngx_http_ai_cache_batch_share(all_figures.total,
-                                                      before, before + length,
-                                                      all);
+        input->tokens = ngx_http_ai_cache_batch_share(tokens, before,
+                                                      before + length, all);
+        input->total = ngx_http_ai_cache_batch_share(total, before,
+                                                     before + length, all);
         before += length;
 
-        if (ngx_http_ai_out_init(&vector, batch->pool,
-                                 j.nodes[items[k]].len + NGX_INT64_LEN)
+        ngx_http_ai_cache_batch_vector(&j, items[k], input->vector);
+
+        if (ngx_http_ai_out_init(&out, batch->pool, j.nodes[items[k]].len
+                                                    + NGX_HTTP_AI_CACHE_ROOM)
             != NGX_OK)
         {
             return NGX_ERROR;
         }
 
-        ngx_http_ai_out_lit(&vector, "[");
-        ngx_http_ai_cache_batch_vector(&vector, &j, items[k], 0);
-        ngx_http_ai_out_lit(&vector, "]");
+        ngx_http_ai_cache_batch_answer(&out, &j, NULL, &input, 1,
+                                       input->tokens, input->total);
 
-        data.data = vector.start;
-        data.len = vector.last - vector.start;
-
-        if (ngx_http_ai_out_init(&out, batch->pool, data.len + 256)
-            != NGX_OK)
-        {
+        if (out.failed) {
             return NGX_ERROR;
         }
-
-        ngx_http_ai_cache_batch_answer(&out, &j, &data, NULL, &figures);
-
-        if (out.failed || vector.failed) {
-            return NGX_ERROR;
-        }
-
-        (void) ngx_pfree(batch->pool, vector.start);
 
         input->stored.data = out.start;
         input->stored.len = out.last - out.start;
@@ -377,102 +401,65 @@ ngx_int_t
 ngx_http_ai_cache_batch_merge(ngx_http_ai_cache_batch_t *batch,
     ngx_str_t *answer)
 {
-    size_t                        size;
-    ngx_int_t                     rc;
-    ngx_str_t                     data, *stored;
-    ngx_uint_t                    i, base, list;
-    ngx_http_ai_out_t             out, vectors;
-    ngx_http_ai_json_t            j;
-    ngx_http_ai_cache_figures_t   sum, figures;
+    size_t                       size;
+    int64_t                      tokens, total;
+    ngx_int_t                    rc;
+    ngx_uint_t                   i, list;
+    ngx_http_ai_out_t            out;
+    ngx_http_ai_json_t           j;
+    ngx_http_ai_cache_input_t   *input, *base, **inputs;
 
-    /* members besides the vectors are those of the newest answer */
-
-    base = 0;
-    size = 0;
-
-    for (i = 0; i < batch->ninputs; i++) {
-        stored = &batch->inputs[batch->inputs[i].same].stored;
-
-        if (stored->data == NULL) {
-            return NGX_DECLINED;
-        }
-
-        if (batch->inputs[i].fresh && !batch->inputs[base].fresh) {
-            base = i;
-        }
-
-        size += stored->len;
-    }
-
-    if (ngx_http_ai_out_init(&vectors, batch->pool, size) != NGX_OK) {
+    inputs = ngx_palloc(batch->pool,
+                        batch->ninputs * sizeof(ngx_http_ai_cache_input_t *));
+    if (inputs == NULL) {
         return NGX_ERROR;
     }
 
-    ngx_http_ai_out_lit(&vectors, "[");
+    /* members besides the vectors are those of the newest answer */
+
+    base = &batch->inputs[0];
+    size = NGX_HTTP_AI_CACHE_ROOM;
+    tokens = 0;
+    total = 0;
+
+    for (i = 0; i < batch->ninputs; i++) {
+        input = &batch->inputs[batch->inputs[i].same];
+
+        if (input->stored.data == NULL) {
+            return NGX_ERROR;
+        }
+
+        if (input->fresh && !base->fresh) {
+            base = input;
+        }
+
+        tokens += ngx_max(input->tokens, 0);
+        total += ngx_max(input->total, 0);
+        size += input->stored.len;
+
+        inputs[i] = input;
+    }
 
     ngx_memzero(&j, sizeof(ngx_http_ai_json_t));
     j.pool = batch->pool;
 
-    ngx_memzero(&sum, sizeof(ngx_http_ai_cache_figures_t));
-
-    for (i = 0; i < batch->ninputs; i++) {
-
-        stored = &batch->inputs[batch->inputs[i].same].stored;
-
-        rc = ngx_http_ai_cache_batch_read(&j, stored, &list);
-        if (rc != NGX_OK) {
-            return rc;
-        }
-
-        if (j.nodes[list].count != 1
-            || !ngx_http_ai_cache_batch_item(&j, list + 1))
-        {
-            return NGX_DECLINED;
-        }
-
-        if (i) {
-            ngx_http_ai_out_lit(&vectors, ",");
-        }
-
-        ngx_http_ai_cache_batch_vector(&vectors, &j, list + 1, i);
-
-        ngx_http_ai_cache_batch_figures(&j,
-                               ngx_http_ai_json_member(&j, 0, "usage"),
-                               &figures);
-
-        sum.prompt += ngx_http_ai_max(figures.prompt, 0);
-        sum.total += ngx_http_ai_max(figures.total, 0);
-    }
-
-    ngx_http_ai_out_lit(&vectors, "]");
-
-    stored = &batch->inputs[batch->inputs[base].same].stored;
-
-    rc = ngx_http_ai_cache_batch_read(&j, stored, &list);
+    rc = ngx_http_ai_cache_batch_read(&j, &base->stored, &list);
     if (rc != NGX_OK) {
-        return rc;
-    }
-
-    data.data = vectors.start;
-    data.len = vectors.last - vectors.start;
-
-    if (ngx_http_ai_out_init(&out, batch->pool, data.len + 512) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    ngx_http_ai_cache_batch_answer(&out, &j, &data,
-                                   batch->asked ? &batch->usage : NULL, &sum);
-
-    if (out.failed || vectors.failed) {
+    if (ngx_http_ai_out_init(&out, batch->pool, size) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    (void) ngx_pfree(batch->pool, vectors.start);
+    ngx_http_ai_cache_batch_answer(&out, &j,
+                                   batch->asked ? &batch->usage : NULL,
+                                   inputs, batch->ninputs, tokens, total);
 
     answer->data = out.start;
     answer->len = out.last - out.start;
 
-    return NGX_OK;
+    return out.failed ? NGX_ERROR : NGX_OK;
 }
 
 
@@ -556,18 +543,22 @@ ngx_http_ai_cache_batch_item(ngx_http_ai_json_t *j, ngx_uint_t n)
 
 
 static void
-ngx_http_ai_cache_batch_figures(ngx_http_ai_json_t *j, ngx_uint_t usage,
-    ngx_http_ai_cache_figures_t *f)
+ngx_http_ai_cache_batch_figures(ngx_http_ai_json_t *j, int64_t *tokens,
+    int64_t *total)
 {
-    f->prompt = -1;
-    f->total = -1;
+    ngx_uint_t  usage;
+
+    *tokens = -1;
+    *total = -1;
+
+    usage = ngx_http_ai_json_member(j, 0, "usage");
 
     (void) ngx_http_ai_json_int(j,
                            ngx_http_ai_json_member(j, usage, "prompt_tokens"),
-                           &f->prompt);
+                           tokens);
     (void) ngx_http_ai_json_int(j,
                            ngx_http_ai_json_member(j, usage, "total_tokens"),
-                           &f->total);
+                           total);
 }
 
 
@@ -586,13 +577,42 @@ ngx_http_ai_cache_batch_share(int64_t figure, uint64_t from, uint64_t to,
 }
 
 
-/* the members of j with other data; and with usage, or figures in it */
+/* the text of an item but for its number */
+
+static void
+ngx_http_ai_cache_batch_vector(ngx_http_ai_json_t *j, ngx_uint_t item,
+    ngx_str_t *vector)
+{
+    u_char      *end;
+    ngx_str_t    index;
+    ngx_uint_t   n;
+
+    vector[0] = ngx_http_ai_json_raw(j, item);
+    ngx_str_null(&vector[1]);
+
+    n = ngx_http_ai_json_member(j, item, "index");
+
+    if (n == NGX_HTTP_AI_JSON_NONE) {
+        return;
+    }
+
+    index = ngx_http_ai_json_value(j, n);
+    end = vector[0].data + vector[0].len;
+
+    vector[0].len = index.data - vector[0].data;
+    vector[1].data = index.data + index.len;
+    vector[1].len = end - vector[1].data;
+}
+
+
+/* members of j with other vectors; and with usage, or figures in it */
 
 static void
 ngx_http_ai_cache_batch_answer(ngx_http_ai_out_t *out, ngx_http_ai_json_t *j,
-    ngx_str_t *data, ngx_str_t *usage, ngx_http_ai_cache_figures_t *f)
+    ngx_str_t *usage, ngx_http_ai_cache_input_t **inputs, ngx_uint_t n,
+    int64_t tokens, int64_t total)
 {
-    ngx_uint_t  i, value;
+    ngx_uint_t  i, k, value;
 
     ngx_http_ai_out_lit(out, "{");
 
@@ -605,24 +625,33 @@ ngx_http_ai_cache_batch_answer(ngx_http_ai_out_t *out, ngx_http_ai_json_t *j,
         if (ngx_http_ai_json_key_is(j, i, "data")) {
             ngx_http_ai_cache_batch_member(out, j, 0, i,
                                            NGX_HTTP_AI_JSON_NONE);
-            ngx_http_ai_out_str(out, data);
-            continue;
-        }
 
-        if (!ngx_http_ai_json_key_is(j, i, "usage")
-            || j->nodes[value].type != NGX_HTTP_AI_JSON_OBJECT)
+            for (k = 0; k < n; k++) {
+                ngx_http_ai_out_mem(out, k ? "," : "[", 1);
+                ngx_http_ai_out_str(out, &inputs[k]->vector[0]);
+
+                if (inputs[k]->vector[1].data) {
+                    ngx_http_ai_out_int(out, (int64_t) k);
+                    ngx_http_ai_out_str(out, &inputs[k]->vector[1]);
+                }
+            }
+
+            ngx_http_ai_out_lit(out, "]");
+
+        } else if (!ngx_http_ai_json_key_is(j, i, "usage")
+                   || j->nodes[value].type != NGX_HTTP_AI_JSON_OBJECT)
         {
             ngx_http_ai_cache_batch_member(out, j, 0, i, value);
-            continue;
-        }
 
-        ngx_http_ai_cache_batch_member(out, j, 0, i, NGX_HTTP_AI_JSON_NONE);
-
-        if (usage && usage->len) {
+        } else if (usage) {
+            ngx_http_ai_cache_batch_member(out, j, 0, i,
+                                           NGX_HTTP_AI_JSON_NONE);
             ngx_http_ai_out_str(out, usage);
 
         } else {
-            ngx_http_ai_cache_batch_usage(out, j, value, f);
+            ngx_http_ai_cache_batch_member(out, j, 0, i,
+                                           NGX_HTTP_AI_JSON_NONE);
+            ngx_http_ai_cache_batch_usage(out, j, value, tokens, total);
         }
     }
 
@@ -632,7 +661,7 @@ ngx_http_ai_cache_batch_answer(ngx_http_ai_out_t *out, ngx_http_ai_json_t *j,
 
 static void
 ngx_http_ai_cache_batch_usage(ngx_http_ai_out_t *out, ngx_http_ai_json_t *j,
-    ngx_uint_t usage, ngx_http_ai_cache_figures_t *f)
+    ngx_uint_t usage, int64_t tokens, int64_t total)
 {
     int64_t     figure;
     ngx_uint_t  i;
@@ -646,10 +675,10 @@ ngx_http_ai_cache_batch_usage(ngx_http_ai_out_t *out, ngx_http_ai_json_t *j,
         figure = -1;
 
         if (ngx_http_ai_json_key_is(j, i, "prompt_tokens")) {
-            figure = f->prompt;
+            figure = tokens;
 
         } else if (ngx_http_ai_json_key_is(j, i, "total_tokens")) {
-            figure = f->total;
+            figure = total;
         }
 
         if (figure < 0) {
@@ -660,32 +689,6 @@ ngx_http_ai_cache_batch_usage(ngx_http_ai_out_t *out, ngx_http_ai_json_t *j,
         ngx_http_ai_cache_batch_member(out, j, usage, i,
                                        NGX_HTTP_AI_JSON_NONE);
         ngx_http_ai_out_int(out, figure);
-    }
-
-    ngx_http_ai_out_lit(out, "}");
-}
-
-
-static void
-ngx_http_ai_cache_batch_vector(ngx_http_ai_out_t *out, ngx_http_ai_json_t *j,
-    ngx_uint_t item, ngx_uint_t index)
-{
-    ngx_uint_t  i;
-
-    ngx_http_ai_out_lit(out, "{");
-
-    for (i = ngx_http_ai_json_first(j, item);
-         i != NGX_HTTP_AI_JSON_NONE;
-         i = ngx_http_ai_json_next(j, item, i))
-    {
-        if (!ngx_http_ai_json_key_is(j, i, "index")) {
-            ngx_http_ai_cache_batch_member(out, j, item, i, i + 1);
-            continue;
-        }
-
-        ngx_http_ai_cache_batch_member(out, j, item, i,
-                                       NGX_HTTP_AI_JSON_NONE);
-        ngx_http_ai_out_int(out, (int64_t) index);
     }
 
     ngx_http_ai_out_lit(out, "}");

@@ -80,7 +80,7 @@ batch_of(ngx_http_ai_cache_batch_t *batch, const char *body)
 static void
 test_partial(void)
 {
-    ngx_str_t                  answer, body, out;
+    ngx_str_t                  answer, body, out, s;
     ngx_http_ai_cache_batch_t  b;
 
     pool = ngx_create_pool(4096, NULL);
@@ -93,9 +93,11 @@ test_partial(void)
        && b.inputs[2].same == 0 && b.inputs[3].same == 3,
        "an input that is there twice");
 
-    b.inputs[1].stored = str("{\"object\":\"list\",\"data\":[{\"object\":"
+    s = str("{\"object\":\"list\",\"data\":[{\"object\":"
         "\"embedding\",\"index\":0,\"embedding\":[0.25, -1e-3]}],\"model\":"
         "\"old\",\"usage\":{\"prompt_tokens\":1,\"total_tokens\":1}}");
+
+    ok(ngx_http_ai_cache_batch_add(&b, 1, &s) == NGX_OK, "one is stored");
 
     ok(ngx_http_ai_cache_batch_missing(&b) == 2, "two are missing");
 
@@ -147,8 +149,19 @@ test_partial(void)
 static void
 test_all_stored(void)
 {
-    ngx_str_t                  out;
-    ngx_http_ai_cache_batch_t  b;
+    ngx_str_t                   out, s;
+    ngx_uint_t                  i;
+    ngx_http_ai_cache_batch_t   b;
+
+    static const char  *broken[] = {
+        "",
+        "{\"data\":[{\"index\":0,\"emb",
+        "{\"data\":[]}",
+        "{\"data\":[{\"index\":0}]}",
+        "{\"data\":[{\"index\":0,\"embedding\":[1]},{\"index\":1,"
+            "\"embedding\":[1]}]}",
+        "[]"
+    };
 
     pool = ngx_create_pool(4096, NULL);
 
@@ -156,13 +169,16 @@ test_all_stored(void)
                     "\"base64\"}")
        == NGX_OK && b.inputs[2].same == 0, "a batch of lists of tokens");
 
-    b.inputs[0].stored = str("{\"data\":[{\"embedding\":\"AAA=\",\"index\":0}]"
+    s = str("{\"data\":[{\"embedding\":\"AAA=\",\"index\":0}]"
         ",\"model\":\"a\",\"usage\":{\"prompt_tokens\":2,\"total_tokens\":3}}"
     );
-    b.inputs[1].stored = str("{\"usage\":{\"prompt_tokens\":1,\"total_tokens\""
+    ok(ngx_http_ai_cache_batch_add(&b, 0, &s) == NGX_OK, "one is stored");
+
+    s = str("{\"usage\":{\"prompt_tokens\":1,\"total_tokens\""
         ":1},\"data\":[{\"index\":0,\"embedding\":\"BBB=\"}],\"model\":\"b\"}"
     );
 
+    ok(ngx_http_ai_cache_batch_add(&b, 1, &s) == NGX_OK, "... another too");
     ok(ngx_http_ai_cache_batch_missing(&b) == 0, "... all is there");
 
     ok(ngx_http_ai_cache_batch_merge(&b, &out) == NGX_OK
@@ -173,20 +189,17 @@ test_all_stored(void)
              "\"total_tokens\":7}}"),
        "... in base64, with the sum of the usage");
 
-    b.inputs[1].stored = str("{\"data\":[{\"index\":0,\"emb");
-
-    ok(ngx_http_ai_cache_batch_merge(&b, &out) == NGX_DECLINED,
-       "... not with what is broken");
-
-    b.inputs[1].stored = str("{\"data\":[]}");
-
-    ok(ngx_http_ai_cache_batch_merge(&b, &out) == NGX_DECLINED,
-       "... nor with what has no vector");
-
     ngx_str_null(&b.inputs[1].stored);
 
-    ok(ngx_http_ai_cache_batch_merge(&b, &out) == NGX_DECLINED,
-       "... nor when one is missing");
+    ok(ngx_http_ai_cache_batch_merge(&b, &out) == NGX_ERROR,
+       "... not when one is missing");
+
+    for (i = 0; i < sizeof(broken) / sizeof(broken[0]); i++) {
+        s = str(broken[i]);
+
+        ok(ngx_http_ai_cache_batch_add(&b, 1, &s) == NGX_DECLINED
+           && b.inputs[1].stored.data == NULL, "no answer: %s", broken[i]);
+    }
 
     ngx_destroy_pool(pool);
 }
@@ -401,7 +414,9 @@ test_random(void)
                             (int) b.inputs[k].input.len,
                             b.inputs[k].input.data);
 
-            b.inputs[k].stored = provider(&s, 0);
+            s = provider(&s, 0);
+
+            bad += (ngx_http_ai_cache_batch_add(&b, k, &s) != NGX_OK);
         }
 
         used = ngx_http_ai_cache_batch_missing(&b);
