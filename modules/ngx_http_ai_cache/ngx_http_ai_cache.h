@@ -106,7 +106,8 @@ typedef struct {
 } ngx_http_ai_cache_event_t;
 
 
-typedef struct ngx_http_ai_cache_group_s  ngx_http_ai_cache_group_t;
+typedef struct ngx_http_ai_cache_group_s   ngx_http_ai_cache_group_t;
+typedef struct ngx_http_ai_cache_inputs_s  ngx_http_ai_cache_inputs_t;
 
 
 /* a request's; ctx->cache */
@@ -125,6 +126,8 @@ typedef struct {
     int64_t                    ttl;           /* ms */
     int64_t                    max_age;       /* the client's, ms; -1 */
     ngx_http_ai_cache_meta_t   meta;          /* of what is to be stored */
+    ngx_http_ai_cache_inputs_t *inputs;       /* of embeddings, if each of them
+                                                 is an answer of its own */
 
     ngx_http_ai_cache_found_t  found;
     ngx_int_t                  found_rc;
@@ -214,6 +217,17 @@ void ngx_http_ai_cache_tap(ngx_http_ai_cached_t *c);
 
 /* the request ends: so does what it leads */
 void ngx_http_ai_cache_abandon(ngx_http_ai_cached_t *c);
+
+
+/* ngx_http_ai_cache_inputs.c */
+
+/* sets c->inputs if the request has several; NGX_OK or NGX_ERROR */
+ngx_int_t ngx_http_ai_cache_inputs(ngx_http_ai_cached_t *c,
+    ngx_http_ai_cache_ask_t *ask);
+
+/* with c->inputs: looks for them, and has looked; as hooks */
+ngx_int_t ngx_http_ai_cache_inputs_look(ngx_http_ai_cached_t *c);
+ngx_int_t ngx_http_ai_cache_inputs_looked(ngx_http_ai_cached_t *c);
 
 
 /* ngx_http_ai_cache_replay.c */

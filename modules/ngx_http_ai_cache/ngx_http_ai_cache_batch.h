@@ -10,7 +10,7 @@
  * C.  The order of calls:
  *
  *     ngx_http_ai_cache_batch()          inputs and their keys
- *     (the caller looks for the keys and sets "stored" of what it has)
+ *     ngx_http_ai_cache_batch_add()      for each that the caller has found
  *     ngx_http_ai_cache_batch_body()     the request for what misses
  *     ngx_http_ai_cache_batch_split()    the provider's answer, by inputs
  *     ngx_http_ai_cache_batch_merge()    the answer for the client
@@ -26,9 +26,9 @@
 #include "ngx_http_ai_cache_key.h"
 
 
-/* a request for more is not split */
+/* a request for more is not split: all of it is stored at once */
 
-#define NGX_HTTP_AI_CACHE_BATCH_MAX  2048
+#define NGX_HTTP_AI_CACHE_BATCH_MAX  256
 
 
 typedef struct {
@@ -39,8 +39,13 @@ typedef struct {
                                              looked for, asked for, stored */
     ngx_str_t                  stored;    /* a whole answer for this input
                                              alone; data == NULL: it misses */
-    unsigned                   fresh:1;   /* ... set by batch_split(): it is
-                                             to be stored */
+    ngx_str_t                  vector[2]; /* of it, before and behind the
+                                             number in "index" */
+    int64_t                    tokens;    /* of the input: "prompt_tokens" and
+                                             "total_tokens"; -1: not told */
+    int64_t                    total;
+    unsigned                   fresh:1;   /* set by batch_split(): it is to be
+                                             stored */
 } ngx_http_ai_cache_input_t;
 
 
@@ -50,8 +55,9 @@ typedef struct {
     ngx_str_t                  array;     /* json: its "input" */
     ngx_http_ai_cache_input_t *inputs;
     ngx_uint_t                 ninputs;
-    ngx_str_t                  usage;     /* json; of batch_split(): what was
-                                             asked for */
+    ngx_str_t                  usage;     /* json; the provider's figures for
+                                             what it was asked for */
+    unsigned                   asked:1;   /* batch_split() was called */
 } ngx_http_ai_cache_batch_t;
 
 
@@ -62,6 +68,10 @@ typedef struct {
 ngx_int_t ngx_http_ai_cache_batch(ngx_pool_t *pool,
     ngx_http_ai_cache_ask_t *ask, ngx_http_ai_cache_batch_t *batch);
 
+/* what was stored for input i; NGX_DECLINED: it is no answer, and misses */
+ngx_int_t ngx_http_ai_cache_batch_add(ngx_http_ai_cache_batch_t *batch,
+    ngx_uint_t i, ngx_str_t *stored);
+
 /* inputs to be asked for: those that miss, each one once */
 ngx_uint_t ngx_http_ai_cache_batch_missing(ngx_http_ai_cache_batch_t *batch);
 
@@ -70,16 +80,13 @@ ngx_int_t ngx_http_ai_cache_batch_body(ngx_http_ai_cache_batch_t *batch,
     ngx_str_t *body);
 
 /*
- * The answer to that body: sets "stored" and "fresh" of the inputs that were
+ * The answer to that body, which must stay: sets all of the inputs that were
  * missing.  NGX_DECLINED: it is not an answer for just these inputs.
  */
 ngx_int_t ngx_http_ai_cache_batch_split(ngx_http_ai_cache_batch_t *batch,
     ngx_str_t *answer);
 
-/*
- * The whole answer in order; "stored" of all inputs must be set.
- * NGX_DECLINED: what was stored is no answer.
- */
+/* the whole answer in order; none may miss */
 ngx_int_t ngx_http_ai_cache_batch_merge(ngx_http_ai_cache_batch_t *batch,
     ngx_str_t *answer);
 

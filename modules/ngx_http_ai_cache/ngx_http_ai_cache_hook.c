@@ -71,10 +71,12 @@ ngx_http_ai_cache_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     switch (c->step) {
 
     case NGX_HTTP_AI_CACHED_LOOK:
-        return ngx_http_ai_cache_look(c);
+        return c->inputs ? ngx_http_ai_cache_inputs_look(c)
+                         : ngx_http_ai_cache_look(c);
 
     case NGX_HTTP_AI_CACHED_LOOKING:
-        return ngx_http_ai_cache_looked(c);
+        return c->inputs ? ngx_http_ai_cache_inputs_looked(c)
+                         : ngx_http_ai_cache_looked(c);
 
     case NGX_HTTP_AI_CACHED_WAITING:
         return ngx_http_ai_cache_waited(c);

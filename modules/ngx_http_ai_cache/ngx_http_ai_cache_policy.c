@@ -367,9 +367,8 @@ ngx_http_ai_cache_make_key(ngx_http_ai_cached_t *c, ngx_str_t *scope)
         return NGX_DECLINED;
     }
 
-    if (c->key.exact && ctx->include_usage) {
-        /* a mode of its own */
-        c->key.id[NGX_HTTP_AI_CACHE_ID_LEN - 1] ^= 1;
+    if (ctx->op == NGX_HTTP_AI_OP_EMBEDDINGS) {
+        return ngx_http_ai_cache_inputs(c, &ask);
     }
 
     return NGX_OK;

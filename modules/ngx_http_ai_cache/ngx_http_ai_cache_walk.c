@@ -284,7 +284,7 @@ ngx_http_ai_cache_walk_member(ngx_http_ai_cache_walk_t *w, ngx_uint_t n,
          && ngx_http_ai_cache_has_parameters(&s))
         || ((m->form & NGX_HTTP_AI_CACHE_PLAIN)
             && kind == NGX_HTTP_AI_CACHE_TEXT
-            && !ngx_http_ai_str_is(&s, "text/plain"))
+            && !ngx_http_ai_json_key_is(w->json, n, "text/plain"))
         || ((m->form & NGX_HTTP_AI_CACHE_TEXTS)
             && (m->form & NGX_HTTP_AI_CACHE_FILLED)
             && s.len == 0))

@@ -98,6 +98,8 @@ typedef struct {
     int64_t                    reasoning;         /* part of out */
     int64_t                    audio_in;          /* part of in_fresh */
     int64_t                    audio_out;         /* part of out */
+    int64_t                    cost;              /* nano-dollars, to be told
+                                                     to the client */
     ngx_str_t                  service_tier;      /* raw text, may be absent */
 } ngx_http_ai_usage_t;
 
@@ -347,6 +349,10 @@ ngx_http_ai_err_e ngx_http_ai_err_classify(ngx_uint_t status, ngx_str_t *type,
  */
 ngx_int_t ngx_http_ai_error_read(ngx_pool_t *pool, ngx_uint_t status,
     u_char *body, size_t len, ngx_http_ai_error_t *err);
+
+/* words of a plain text that look like credentials lose all but a known
+ * prefix: in place, it becomes no longer */
+void ngx_http_ai_mask(ngx_str_t *s);
 
 /*
  * The wait a provider asks for in milliseconds from the values of its

@@ -22,6 +22,7 @@
 #include <cjson/cJSON.h>
 
 #include "ngx_http_ai_auth_key.h"
+#include "ngx_http_ai_quantity.h"
 
 
 #define AIGW_OK            0
