@@ -178,9 +178,9 @@ typedef void (*ngx_http_ai_change_pt)(ngx_http_request_t *r,
     ngx_uint_t failed);
 
 /*
- * ms > 0: raises the meter by amount for so long, else resets the key.  NGX_OK:
- * the handler will be called, unless the request goes before; NGX_DECLINED:
- * Redis cannot be asked.
+ * ms > 0: raises the meter by amount for so long, else resets the key.
+ * NGX_OK: the handler will be called, unless the request goes before;
+ * NGX_DECLINED: Redis cannot be asked.
  */
 ngx_int_t ngx_http_ai_change_send(ngx_http_request_t *r,
     ngx_http_ai_limit_zone_t *zone, ngx_str_t *key, ngx_uint_t meter,

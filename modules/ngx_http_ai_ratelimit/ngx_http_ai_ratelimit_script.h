@@ -26,9 +26,9 @@
  * need and want are more for rates, and sums for the others; a want below
  * what a node has gives the rest back.  The answer: operation, time, nodes,
  * last reset, and of each meter its number, what was given (the sum, but for
- * rates), what is left, ms to wait, what all nodes have used, by how much it is
- * raised.  Without meters: nothing was done, the node forgets what it has used
- * and asks again.
+ * rates), what is left, ms to wait, what all nodes have used, how much it is
+ * raised by.  Without meters: nothing was done, the node forgets what it has
+ * used and asks again.
  *
  * An operation that was executed answers as it did, one that was overtaken by
  * a later one does nothing.  What a node says it has counts: a restarted Redis
