@@ -33,6 +33,7 @@
 #include "ngx_http_ai_net.h"
 #include "ngx_http_ai_price.h"
 #include "ngx_http_ai_redis.h"
+#include "ngx_http_ai_samples.h"
 
 
 /* changes with any change of what is below */
@@ -47,6 +48,19 @@ typedef enum {
     NGX_HTTP_AI_USAGE_COUNTED,        /* counted from what was relayed */
     NGX_HTTP_AI_USAGE_ESTIMATED       /* input figure only, or a cut answer */
 } ngx_http_ai_usage_state_e;
+
+
+/* where the answer came from */
+
+typedef enum {
+    NGX_HTTP_AI_CACHE_NONE = 0,       /* nobody has looked */
+    NGX_HTTP_AI_CACHE_MISS,
+    NGX_HTTP_AI_CACHE_BYPASS,         /* was not to be looked for */
+    NGX_HTTP_AI_CACHE_EXPIRED,        /* there was one, too old */
+    NGX_HTTP_AI_CACHE_HIT,
+    NGX_HTTP_AI_CACHE_STALE,          /* too old, and better than nothing */
+    NGX_HTTP_AI_CACHE_COALESCED       /* that of a request that was running */
+} ngx_http_ai_cache_e;
 
 
 /*
@@ -126,6 +140,70 @@ typedef ngx_int_t (*ngx_http_ai_observer_pt)(ngx_http_request_t *r,
 #define NGX_HTTP_AI_WATCH_NEVER  ((uint64_t) -1)
 
 
+/*
+ * What goes along with an answer that the router gets from a provider.  One at
+ * most, set in ctx->tap by a hook before the content handler runs; all but
+ * "end" may be NULL.
+ */
+
+typedef struct {
+    /* the body of an unstreamed answer before anything of it is sent; it may
+     * be replaced.  NGX_OK or NGX_ERROR */
+    ngx_int_t                (*body)(ngx_http_request_t *r,
+                                     ngx_http_ai_ctx_t *ctx, ngx_str_t *body);
+
+    /* what the client is sent, in order, also while it is not there any more;
+     * buffers in memory, of which nothing is to be changed */
+    void                     (*data)(ngx_http_request_t *r,
+                                     ngx_http_ai_ctx_t *ctx, ngx_chain_t *in);
+
+    /* the client has left; not 0: others wait for the answer, go on.  Asked
+     * again with all that comes */
+    ngx_uint_t               (*wanted)(ngx_http_request_t *r,
+                                       ngx_http_ai_ctx_t *ctx);
+
+    /* nobody is left to be asked, nothing was sent.  NGX_DECLINED: the client
+     * gets err; else another answer was sent, finalize with *rc */
+    ngx_int_t                (*failed)(ngx_http_request_t *r,
+                                       ngx_http_ai_ctx_t *ctx,
+                                       ngx_http_ai_error_t *err,
+                                       ngx_int_t *rc);
+
+    /* called once: ctx->complete tells whether the answer was whole; usage,
+     * cost and finish are known.  The request may be about to be destroyed */
+    void                     (*end)(ngx_http_request_t *r,
+                                    ngx_http_ai_ctx_t *ctx);
+} ngx_http_ai_tap_t;
+
+
+/* one of a request's attempts, for logs and traces */
+
+typedef struct {
+    ngx_str_t                  target;        /* provider/upstream-model */
+    ngx_str_t                  provider;
+    ngx_str_t                  vendor;        /* "openai"; or its dialect */
+    ngx_str_t                  region;
+    ngx_str_t                  model;         /* upstream's name */
+    ngx_str_t                  upstream_id;   /* its request id */
+    ngx_uint_t                 status;        /* of HTTP; 0: none came */
+    ngx_http_ai_err_e          error;
+    ngx_msec_t                 start;         /* ngx_current_msec */
+    ngx_msec_int_t             first;         /* ms to the first event; -1 */
+    ngx_msec_int_t             duration;      /* ms; -1: it runs */
+    ngx_http_ai_finish_e       finish;
+    ngx_http_ai_usage_t       *usage;
+    unsigned                   won:1;         /* the answer is its */
+    unsigned                   canceled:1;
+} ngx_http_ai_try_t;
+
+/*
+ * Adds header lines, each with its CRLF, to what attempt n (from 0) sends to
+ * its provider.  NGX_OK or NGX_ERROR.
+ */
+typedef ngx_int_t (*ngx_http_ai_attempt_pt)(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx, ngx_uint_t n, ngx_http_ai_out_t *headers);
+
+
 typedef struct {
     ngx_uint_t                 max_depth;     /* of JSON */
     ngx_uint_t                 max_nodes;
@@ -200,6 +278,10 @@ struct ngx_http_ai_ctx_s {
     unsigned                   cost_usage:1;  /* the cost is told in usage */
     unsigned                   need_price:1;  /* targets without a price are
                                                  not asked */
+    unsigned                   free:1;        /* limits charge nothing for the
+                                                 answer */
+    unsigned                   complete:1;    /* the answer was whole */
+    unsigned                   recovered:1;   /* it is of two attempts */
 
     /* results, for variables, hooks and logs */
     ngx_str_t                  model;         /* the configured model's name */
@@ -214,6 +296,18 @@ struct ngx_http_ai_ctx_s {
     ngx_http_ai_usage_t        usage;         /* sum over attempts */
     ngx_http_ai_usage_state_e  usage_state;
     int64_t                    cost;          /* nano-dollars; -1 unknown */
+    ngx_http_ai_cache_e        cached;
+
+    /* attempt n, from 0; NGX_DECLINED: there are only n.  NULL: there is no
+     * router */
+    ngx_int_t                (*attempt)(ngx_http_ai_ctx_t *ctx, ngx_uint_t n,
+                                        ngx_http_ai_try_t *t);
+
+    /* a hash of all that may be asked and how, by the configuration and the
+     * caller's permissions; after the stage RESOLVE */
+    uint64_t                 (*plan)(ngx_http_ai_ctx_t *ctx);
+
+    const ngx_http_ai_tap_t   *tap;
 
     /*
      * Of a request that the router serves, for what ends it before its time:
@@ -234,6 +328,9 @@ struct ngx_http_ai_ctx_s {
     ngx_chain_t               *error_out;
     void                      *router;        /* the router's state */
     void                      *ratelimit;     /* that of the limits */
+    void                      *cache;
+    void                      *log;
+    void                      *trace;
 };
 
 
@@ -255,6 +352,10 @@ typedef struct {
     /* ... and is it one?  In a merge, of the location that is merged */
     ngx_uint_t  (*serves)(ngx_conf_t *cf);
 
+    /* in a merge: requests of the location are parsed with all nodes at once,
+     * as they will be needed */
+    void  (*parse_whole)(ngx_conf_t *cf);
+
     /* is the request's location one of these? */
     ngx_uint_t  (*enabled)(ngx_http_request_t *r);
 
@@ -263,6 +364,17 @@ typedef struct {
     ngx_int_t  (*add_permit)(ngx_conf_t *cf, ngx_http_ai_permit_pt permit);
     ngx_int_t  (*add_shared)(ngx_conf_t *cf, ngx_http_ai_shared_t *shared);
     ngx_int_t  (*add_observer)(ngx_conf_t *cf, ngx_http_ai_observer_pt pt);
+
+    /* headers of what is sent to providers, and the call of all of these */
+    ngx_int_t  (*add_attempt_hook)(ngx_conf_t *cf, ngx_http_ai_attempt_pt pt);
+    ngx_int_t  (*attempt_headers)(ngx_http_request_t *r,
+                   ngx_http_ai_ctx_t *ctx, ngx_uint_t n,
+                   ngx_http_ai_out_t *headers);
+
+    /* figures for ai_metrics, see ngx_http_ai_samples.h */
+    ngx_int_t  (*add_collector)(ngx_conf_t *cf, ngx_http_ai_collect_pt pt,
+                   void *data);
+    void  (*collect)(ngx_http_ai_samples_t *s);
 
     /* more of what add_headers() below writes; NGX_OK or NGX_ERROR */
     ngx_int_t  (*add_header_hook)(ngx_conf_t *cf, ngx_http_ai_hook_pt hook);

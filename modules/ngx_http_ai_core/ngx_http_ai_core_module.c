@@ -44,6 +44,7 @@ static ngx_int_t ngx_http_ai_core_init_zone(ngx_shm_zone_t *shm_zone,
     void *old);
 static void ngx_http_ai_core_enable(ngx_conf_t *cf);
 static ngx_uint_t ngx_http_ai_core_serves(ngx_conf_t *cf);
+static void ngx_http_ai_core_parse_whole(ngx_conf_t *cf);
 static ngx_uint_t ngx_http_ai_core_enabled(ngx_http_request_t *r);
 static ngx_int_t ngx_http_ai_core_add_hook(ngx_conf_t *cf,
     ngx_http_ai_stage_e stage, ngx_http_ai_hook_pt hook);
@@ -53,6 +54,13 @@ static ngx_int_t ngx_http_ai_core_add_shared(ngx_conf_t *cf,
     ngx_http_ai_shared_t *shared);
 static ngx_int_t ngx_http_ai_core_add_observer(ngx_conf_t *cf,
     ngx_http_ai_observer_pt pt);
+static ngx_int_t ngx_http_ai_core_add_attempt_hook(ngx_conf_t *cf,
+    ngx_http_ai_attempt_pt pt);
+static ngx_int_t ngx_http_ai_core_attempt_headers(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx, ngx_uint_t n, ngx_http_ai_out_t *headers);
+static ngx_int_t ngx_http_ai_core_add_collector(ngx_conf_t *cf,
+    ngx_http_ai_collect_pt pt, void *data);
+static void ngx_http_ai_core_collect(ngx_http_ai_samples_t *s);
 static ngx_int_t ngx_http_ai_core_add_header_hook(ngx_conf_t *cf,
     ngx_http_ai_hook_pt hook);
 
@@ -180,11 +188,16 @@ ngx_module_t  ngx_http_ai_core_module = {
 static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_core_enable,
     ngx_http_ai_core_serves,
+    ngx_http_ai_core_parse_whole,
     ngx_http_ai_core_enabled,
     ngx_http_ai_core_add_hook,
     ngx_http_ai_core_add_permit,
     ngx_http_ai_core_add_shared,
     ngx_http_ai_core_add_observer,
+    ngx_http_ai_core_add_attempt_hook,
+    ngx_http_ai_core_attempt_headers,
+    ngx_http_ai_core_add_collector,
+    ngx_http_ai_core_collect,
     ngx_http_ai_core_add_header_hook,
     ngx_http_ai_dialect_find,
     ngx_http_ai_get_ctx,
@@ -327,6 +340,12 @@ ngx_http_ai_core_create_main_conf(ngx_conf_t *cf)
            != NGX_OK
         || ngx_array_init(&amcf->header_hooks, cf->pool, 2,
                           sizeof(ngx_http_ai_hook_pt))
+           != NGX_OK
+        || ngx_array_init(&amcf->attempt_hooks, cf->pool, 1,
+                          sizeof(ngx_http_ai_attempt_pt))
+           != NGX_OK
+        || ngx_array_init(&amcf->collectors, cf->pool, 4,
+                          sizeof(ngx_http_ai_collector_t))
            != NGX_OK
         || ngx_array_init(&amcf->redises, cf->pool, 2,
                           sizeof(ngx_http_ai_redis_t *))
@@ -655,6 +674,17 @@ ngx_http_ai_core_serves(ngx_conf_t *cf)
 }
 
 
+static void
+ngx_http_ai_core_parse_whole(ngx_conf_t *cf)
+{
+    ngx_http_ai_core_loc_conf_t  *alcf;
+
+    alcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_ai_core_module);
+
+    alcf->whole = 1;
+}
+
+
 static ngx_uint_t
 ngx_http_ai_core_enabled(ngx_http_request_t *r)
 {
@@ -740,6 +770,85 @@ ngx_http_ai_core_add_observer(ngx_conf_t *cf, ngx_http_ai_observer_pt pt)
     *o = pt;
 
     return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_ai_core_add_attempt_hook(ngx_conf_t *cf, ngx_http_ai_attempt_pt pt)
+{
+    ngx_http_ai_attempt_pt         *h;
+    ngx_http_ai_core_main_conf_t   *amcf;
+
+    amcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_core_module);
+
+    h = ngx_array_push(&amcf->attempt_hooks);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = pt;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_ai_core_attempt_headers(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    ngx_uint_t n, ngx_http_ai_out_t *headers)
+{
+    ngx_uint_t                      i;
+    ngx_http_ai_attempt_pt         *h;
+    ngx_http_ai_core_main_conf_t   *amcf;
+
+    amcf = ngx_http_get_module_main_conf(r, ngx_http_ai_core_module);
+
+    h = amcf->attempt_hooks.elts;
+
+    for (i = 0; i < amcf->attempt_hooks.nelts; i++) {
+        if (h[i](r, ctx, n, headers) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return headers->failed ? NGX_ERROR : NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_ai_core_add_collector(ngx_conf_t *cf, ngx_http_ai_collect_pt pt,
+    void *data)
+{
+    ngx_http_ai_collector_t        *c;
+    ngx_http_ai_core_main_conf_t   *amcf;
+
+    amcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_core_module);
+
+    c = ngx_array_push(&amcf->collectors);
+    if (c == NULL) {
+        return NGX_ERROR;
+    }
+
+    c->handler = pt;
+    c->data = data;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_ai_core_collect(ngx_http_ai_samples_t *s)
+{
+    ngx_uint_t                      i;
+    ngx_http_ai_collector_t        *c;
+    ngx_http_ai_core_main_conf_t   *amcf;
+
+    amcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                               ngx_http_ai_core_module);
+    c = amcf->collectors.elts;
+
+    for (i = 0; i < amcf->collectors.nelts; i++) {
+        c[i].handler(c[i].data, s);
+    }
 }
 
 

@@ -22,6 +22,8 @@ typedef struct {
     ngx_array_t                    shared;        /* ngx_http_ai_shared_t * */
     ngx_array_t                    observers;
     ngx_array_t                    header_hooks;
+    ngx_array_t                    attempt_hooks;
+    ngx_array_t                    collectors;
 
     ngx_str_t                      zone_name;
     size_t                         zone_size;
@@ -49,8 +51,15 @@ typedef struct {
 
 
 typedef struct {
+    ngx_http_ai_collect_pt         handler;
+    void                          *data;
+} ngx_http_ai_collector_t;
+
+
+typedef struct {
     ngx_flag_t                     enable;
     ngx_http_ai_limits_t           limits;
+    ngx_uint_t                     whole;         /* see parse_whole() */
 } ngx_http_ai_core_loc_conf_t;
 
 

@@ -350,6 +350,10 @@ ngx_http_ai_err_e ngx_http_ai_err_classify(ngx_uint_t status, ngx_str_t *type,
 ngx_int_t ngx_http_ai_error_read(ngx_pool_t *pool, ngx_uint_t status,
     u_char *body, size_t len, ngx_http_ai_error_t *err);
 
+/* words of a plain text that look like credentials lose all but a known
+ * prefix: in place, it becomes no longer */
+void ngx_http_ai_mask(ngx_str_t *s);
+
 /*
  * The wait a provider asks for in milliseconds from the values of its
  * "retry-after" and "retry-after-ms" headers (either may be empty), relative

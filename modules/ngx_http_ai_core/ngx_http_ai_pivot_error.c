@@ -59,7 +59,6 @@ static ngx_int_t ngx_http_ai_error_copy(ngx_pool_t *pool, ngx_str_t *raw,
     size_t max, ngx_uint_t json, ngx_str_t *out);
 static ngx_int_t ngx_http_ai_error_default(ngx_pool_t *pool,
     ngx_uint_t status, ngx_http_ai_error_t *err);
-static void ngx_http_ai_error_mask(ngx_str_t *s);
 static ngx_uint_t ngx_http_ai_error_secret(u_char *p, size_t len,
     ngx_uint_t near);
 
@@ -962,7 +961,7 @@ ngx_http_ai_error_copy(ngx_pool_t *pool, ngx_str_t *raw, size_t max,
         out->len--;
     }
 
-    ngx_http_ai_error_mask(out);
+    ngx_http_ai_mask(out);
 
     if (out->len > max) {
 
@@ -1018,8 +1017,8 @@ ngx_http_ai_error_default(ngx_pool_t *pool, ngx_uint_t status,
 #define NGX_HTTP_AI_MASK_NEAR  3
 
 
-static void
-ngx_http_ai_error_mask(ngx_str_t *s)
+void
+ngx_http_ai_mask(ngx_str_t *s)
 {
     u_char      *p, *dst, *word, *end, *last;
     size_t       k, n, len;
@@ -1032,6 +1031,7 @@ ngx_http_ai_error_mask(ngx_str_t *s)
         ngx_string("AKIA"), ngx_string("ASIA"), ngx_string("ya29."),
         ngx_string("eyJ"), ngx_string("org-"), ngx_string("arn:"),
         ngx_string("pplx-"), ngx_string("csk-"), ngx_string("ghp_"),
+        ngx_string("aigw_"),
         ngx_null_string
     };
 

@@ -159,7 +159,9 @@ ngx_http_ai_limit_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     ccv.value = &value[1];
     ccv.complex_value = &zone->key;
 
-    if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+    if (ngx_http_compile_complex_value(&ccv) != NGX_OK
+        || ngx_http_ai_zone_key(cf, zone) != NGX_OK)
+    {
         return NGX_CONF_ERROR;
     }
 

@@ -320,6 +320,8 @@ ngx_http_ai_ratelimit_merge_loc_conf(ngx_conf_t *cf, void *parent,
     ngx_http_ai_ratelimit_loc_conf_t *prev = parent;
     ngx_http_ai_ratelimit_loc_conf_t *conf = child;
 
+    ngx_uint_t                          i;
+    ngx_http_ai_limit_use_t            *use;
     ngx_http_ai_ratelimit_loc_conf_t   *p;
     ngx_http_ai_ratelimit_main_conf_t  *rmcf;
 
@@ -375,6 +377,17 @@ ngx_http_ai_ratelimit_merge_loc_conf(ngx_conf_t *cf, void *parent,
 
         if (conf->uses) {
             rmcf->used = 1;
+
+            use = conf->uses->elts;
+
+            for (i = 0; i < conf->uses->nelts; i++) {
+                if (use[i].zone
+                    && (use[i].zone->meters & NGX_HTTP_AI_LIMIT_TOKENS))
+                {
+                    /* tokens of the request will be counted */
+                    rmcf->api->parse_whole(cf);
+                }
+            }
         }
 
         if (conf->headers & NGX_HTTP_AI_HEADERS_COST) {

@@ -44,7 +44,7 @@ ngx_http_ai_limit_settle_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     input = ngx_http_ai_usage_input(&ctx->usage);
     output = ctx->usage.out;
 
-    if (ctx->usage_state == NGX_HTTP_AI_USAGE_NONE) {
+    if (ctx->usage_state == NGX_HTTP_AI_USAGE_NONE || ctx->free) {
         input = 0;
         output = 0;
     }
@@ -57,8 +57,9 @@ ngx_http_ai_limit_settle_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     actual.v[NGX_HTTP_AI_METER_Q_MONEY] = ngx_max(ctx->cost, 0);
     actual.v[NGX_HTTP_AI_METER_REQUESTS] = 1;
 
-    if (ctx->usage_state != NGX_HTTP_AI_USAGE_NONE
-        || ctx->error == NGX_HTTP_AI_ERR_NONE)
+    if (!ctx->free
+        && (ctx->usage_state != NGX_HTTP_AI_USAGE_NONE
+            || ctx->error == NGX_HTTP_AI_ERR_NONE))
     {
         actual.v[NGX_HTTP_AI_METER_Q_REQUESTS] = 1;
     }
@@ -71,7 +72,9 @@ ngx_http_ai_limit_settle_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         }
     }
 
-    ngx_http_ai_output_learn(rmcf, ctx);
+    if (!ctx->free) {
+        ngx_http_ai_output_learn(rmcf, ctx);
+    }
 
     return NGX_OK;
 }

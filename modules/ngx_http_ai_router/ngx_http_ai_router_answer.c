@@ -84,6 +84,7 @@ ngx_http_ai_answer_init(ngx_http_ai_attempt_t *a)
         a->content = 1;
         a->first = 1;
         a->progress = ngx_current_msec;
+        a->first_at = a->progress;
 
         return ngx_http_ai_commit(a, a->chunked ? -1 : a->length);
     }
@@ -132,6 +133,7 @@ ngx_http_ai_answer_init(ngx_http_ai_attempt_t *a)
         /* its first byte is as good as a first token */
         a->first = 1;
         a->progress = ngx_current_msec;
+        a->first_at = a->progress;
     }
 
     a->relaying = (a->same && !a->resume
@@ -320,6 +322,7 @@ ngx_http_ai_answer_event(ngx_http_ai_attempt_t *a,
 
         if (a->content && !a->first) {
             a->first = 1;
+            a->first_at = a->progress;
 
             if (!a->queued) {
                 ngx_http_ai_attempt_set_timer(a,
@@ -775,8 +778,24 @@ ngx_http_ai_answer_whole(ngx_http_ai_attempt_t *a)
 static ngx_int_t
 ngx_http_ai_answer_unary(ngx_http_ai_attempt_t *a, u_char *data, size_t len)
 {
-    ngx_buf_t    *b;
-    ngx_chain_t  *cl;
+    ngx_str_t           body;
+    ngx_buf_t          *b;
+    ngx_chain_t        *cl;
+    ngx_http_ai_ctx_t  *ctx;
+
+    ctx = a->exec->ctx;
+
+    if (ctx->tap && ctx->tap->body) {
+        body.data = data;
+        body.len = len;
+
+        if (ctx->tap->body(a->exec->request, ctx, &body) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        data = body.data;
+        len = body.len;
+    }
 
     if (ngx_http_ai_commit(a, len) != NGX_OK) {
         return NGX_ERROR;
@@ -801,8 +820,8 @@ ngx_http_ai_answer_unary(ngx_http_ai_attempt_t *a, u_char *data, size_t len)
     /* a long request is better off its memory at once */
 
     return ngx_http_ai_answer_send(a, cl,
-                    len <= NGX_HTTP_AI_SMALL_BODY
-                    && a->exec->ctx->body.len <= NGX_HTTP_AI_SMALL_BODY);
+                                  len <= NGX_HTTP_AI_SMALL_BODY
+                                  && ctx->body.len <= NGX_HTTP_AI_SMALL_BODY);
 }
 
 

@@ -30,6 +30,13 @@ static ngx_int_t ngx_http_ai_build_auth(ngx_http_ai_attempt_t *a,
     ngx_http_ai_out_t *out);
 static ngx_uint_t ngx_http_ai_build_forward(ngx_http_ai_attempt_t *a,
     ngx_table_elt_t *h);
+static ngx_uint_t ngx_http_ai_build_custom(ngx_http_ai_attempt_t *a,
+    u_char *name, size_t len);
+static ngx_int_t ngx_http_ai_build_hooked(ngx_http_ai_attempt_t *a,
+    ngx_http_ai_out_t *out);
+static ngx_uint_t ngx_http_ai_build_has(u_char *lines, size_t len,
+    ngx_table_elt_t *h);
+static ngx_uint_t ngx_http_ai_build_trace(ngx_table_elt_t *h);
 static ngx_uint_t ngx_http_ai_build_known(ngx_http_ai_attempt_t *a,
     ngx_table_elt_t *h);
 static ngx_uint_t ngx_http_ai_build_credential(ngx_table_elt_t *h);
@@ -558,6 +565,7 @@ ngx_int_t
 ngx_http_ai_build_header(ngx_http_ai_attempt_t *a, off_t length,
     ngx_buf_t **header)
 {
+    size_t                   hooked, hooked_len;
     ngx_buf_t               *b;
     ngx_int_t                rc;
     ngx_str_t                value;
@@ -615,9 +623,21 @@ ngx_http_ai_build_header(ngx_http_ai_attempt_t *a, off_t length,
         ngx_http_ai_out_lit(&out, CRLF);
     }
 
-    ngx_http_ai_out_lit(&out, "x-request-id: ");
-    ngx_http_ai_out_str(&out, &ctx->request_id);
-    ngx_http_ai_out_lit(&out, CRLF);
+    if (!ngx_http_ai_build_custom(a, (u_char *) "x-request-id",
+                                  sizeof("x-request-id") - 1))
+    {
+        ngx_http_ai_out_lit(&out, "x-request-id: ");
+        ngx_http_ai_out_str(&out, &ctx->request_id);
+        ngx_http_ai_out_lit(&out, CRLF);
+    }
+
+    hooked = out.last - out.start;
+
+    if (ngx_http_ai_build_hooked(a, &out) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    hooked_len = out.last - out.start - hooked;
 
     rc = ngx_http_ai_build_auth(a, &out);
     if (rc != NGX_OK) {
@@ -656,7 +676,10 @@ ngx_http_ai_build_header(ngx_http_ai_attempt_t *a, off_t length,
 
         for (i = 0; i < part->nelts; i++) {
 
-            if (!ngx_http_ai_build_forward(a, &h[i])) {
+            if (!ngx_http_ai_build_forward(a, &h[i])
+                || ngx_http_ai_build_has(out.start + hooked, hooked_len,
+                                         &h[i]))
+            {
                 continue;
             }
 
@@ -929,29 +952,107 @@ ngx_http_ai_build_credential(ngx_table_elt_t *h)
 static ngx_uint_t
 ngx_http_ai_build_forward(ngx_http_ai_attempt_t *a, ngx_table_elt_t *h)
 {
-    ngx_uint_t             i, n;
-    ngx_http_ai_header_t  *custom;
-
     /* by name first: few headers pass, and most values are longer */
 
     if (!ngx_http_ai_build_known(a, h) || ngx_http_ai_build_credential(h)) {
         return 0;
     }
 
-    custom = a->provider->headers.elts;
-    n = a->provider->headers.nelts;
+    if (a->exec->ctx->trace && ngx_http_ai_build_trace(h)) {
+        /* there is one of the attempt, or it is not to be told */
+        return 0;
+    }
 
-    for (i = 0; i < n; i++) {
-        if (h->key.len == custom[i].name.len
-            && ngx_memcmp(h->lowcase_key, custom[i].name.data, h->key.len)
-               == 0)
-        {
-            /* the operator's word counts */
-            return 0;
-        }
+    if (ngx_http_ai_build_custom(a, h->lowcase_key, h->key.len)) {
+        /* the operator's word counts */
+        return 0;
     }
 
     return ngx_http_ai_build_safe(&h->value);
+}
+
+
+/* does the provider have a "header" of this name? */
+
+static ngx_uint_t
+ngx_http_ai_build_custom(ngx_http_ai_attempt_t *a, u_char *name, size_t len)
+{
+    ngx_uint_t             i;
+    ngx_http_ai_header_t  *custom;
+
+    custom = a->provider->headers.elts;
+
+    for (i = 0; i < a->provider->headers.nelts; i++) {
+        if (custom[i].name.len == len
+            && ngx_memcmp(custom[i].name.data, name, len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+/* lines of other modules */
+
+static ngx_int_t
+ngx_http_ai_build_hooked(ngx_http_ai_attempt_t *a, ngx_http_ai_out_t *out)
+{
+    ngx_uint_t           n;
+    ngx_http_ai_exec_t  *x;
+
+    x = a->exec;
+
+    for (n = 0; n < x->nattempts; n++) {
+        if (x->attempts[n] == a) {
+            return x->api->attempt_headers(x->request, x->ctx, n, out);
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/* is there a line of this name among the lines? */
+
+static ngx_uint_t
+ngx_http_ai_build_has(u_char *lines, size_t len, ngx_table_elt_t *h)
+{
+    u_char  *p, *last;
+
+    last = lines + len;
+
+    for (p = lines; p < last; p++) {
+
+        if ((size_t) (last - p) > h->key.len && p[h->key.len] == ':'
+            && ngx_strncasecmp(p, h->lowcase_key, h->key.len) == 0)
+        {
+            return 1;
+        }
+
+        p = ngx_strlchr(p, last, LF);
+
+        if (p == NULL) {
+            break;
+        }
+    }
+
+    return 0;
+}
+
+
+static ngx_uint_t
+ngx_http_ai_build_trace(ngx_table_elt_t *h)
+{
+    return (h->key.len == sizeof("traceparent") - 1
+            && ngx_memcmp(h->lowcase_key, "traceparent",
+                          sizeof("traceparent") - 1)
+               == 0)
+           || (h->key.len == sizeof("tracestate") - 1
+               && ngx_memcmp(h->lowcase_key, "tracestate",
+                             sizeof("tracestate") - 1)
+                  == 0);
 }
 
 

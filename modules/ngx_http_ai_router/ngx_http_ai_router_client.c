@@ -11,6 +11,7 @@
 
 
 static ngx_uint_t ngx_http_ai_exec_closed(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_ai_exec_wanted(ngx_http_ai_exec_t *x);
 static void ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x);
 
 
@@ -27,12 +28,20 @@ ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out)
     r = x->request;
     c = r->connection;
 
+    if (out && x->ctx->tap && x->ctx->tap->data) {
+        x->ctx->tap->data(r, x->ctx, out);
+    }
+
     if (x->gone) {
         size = 0;
 
         for (cl = out; cl; cl = cl->next) {
             size += cl->buf->last - cl->buf->pos;
             cl->buf->pos = cl->buf->last;
+        }
+
+        if (x->kept) {
+            return ngx_http_ai_exec_wanted(x) ? NGX_OK : NGX_ERROR;
         }
 
         x->drain_left -= size;
@@ -44,7 +53,9 @@ ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out)
 
     if (rc == NGX_ERROR) {
 
-        if (x->winner && x->winner->provider->drain_time) {
+        if (x->winner
+            && (x->winner->provider->drain_time || ngx_http_ai_exec_wanted(x)))
+        {
             ngx_http_ai_exec_drain(x);
             return NGX_OK;
         }
@@ -126,7 +137,9 @@ ngx_http_ai_exec_read(ngx_http_request_t *r)
         return;
     }
 
-    if (x->winner && !x->winner->finished && x->winner->provider->drain_time)
+    if (ngx_http_ai_exec_wanted(x)
+        || (x->winner && !x->winner->finished
+            && x->winner->provider->drain_time))
     {
         ngx_http_ai_exec_drain(x);
         return;
@@ -210,7 +223,45 @@ closed:
 }
 
 
-/* the client has left: goes on reading for the usage, within limits */
+static ngx_uint_t
+ngx_http_ai_exec_wanted(ngx_http_ai_exec_t *x)
+{
+    const ngx_http_ai_tap_t  *tap;
+
+    tap = x->ctx->tap;
+
+    return tap && tap->wanted && tap->wanted(x->request, x->ctx);
+}
+
+
+void
+ngx_http_ai_exec_over(ngx_http_ai_exec_t *x)
+{
+    ngx_http_ai_ctx_t  *ctx;
+
+    ctx = x->ctx;
+
+    if (x->told) {
+        return;
+    }
+
+    x->told = 1;
+
+    ctx->complete = (x->winner && x->winner->complete && !x->winner->cut
+                     && ctx->error == NGX_HTTP_AI_ERR_NONE);
+
+    if (ctx->tap == NULL) {
+        return;
+    }
+
+    (void) ngx_http_ai_router_meter(x->request, ctx);
+
+    ctx->tap->end(x->request, ctx);
+}
+
+
+/* the client has left: goes on reading for those who wait for the answer, or
+ * for the usage, within limits */
 
 static void
 ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x)
@@ -226,10 +277,10 @@ ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x)
     c = r->connection;
 
     x->gone = 1;
-    x->drain_left = a->provider->drain_bytes;
+    x->kept = ngx_http_ai_exec_wanted(x);
 
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
-                   "ai router: draining \"%V\"", &a->target->name);
+                   "ai router: the client is gone, kept: %d", x->kept);
 
     for (cl = r->out; cl; cl = cl->next) {
         cl->buf->pos = cl->buf->last;
@@ -244,9 +295,12 @@ ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x)
         ngx_del_timer(c->write);
     }
 
-    ngx_add_timer(&x->timer, a->provider->drain_time);
+    if (!x->kept) {
+        x->drain_left = a->provider->drain_bytes;
+        ngx_add_timer(&x->timer, a->provider->drain_time);
+    }
 
-    if (a->finished) {
+    if (a == NULL || a->finished) {
         return;
     }
 

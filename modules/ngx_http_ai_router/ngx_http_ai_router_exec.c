@@ -100,6 +100,8 @@ ngx_http_ai_router_resolve(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     x->timer_data.fd = (ngx_socket_t) -1;
 
     ctx->router = x;
+    ctx->attempt = ngx_http_ai_router_attempt;
+    ctx->plan = ngx_http_ai_router_plan_hash;
 
     rc = ngx_http_ai_plan(x, arlcf);
 
@@ -396,6 +398,7 @@ declined:
 
     a->finished = 1;
     a->handled = 1;
+    a->end = ngx_current_msec;
 
     if (a->entered) {
         a->entered = 0;
@@ -530,6 +533,7 @@ ngx_http_ai_attempt_cancel(ngx_http_ai_attempt_t *a, ngx_http_ai_err_e class,
         /* only posted by now */
         sr->write_event_handler = ngx_http_request_empty_handler;
         a->finished = 1;
+        a->end = ngx_current_msec;
     }
 
     ngx_http_finalize_request(sr, NGX_OK);
@@ -553,6 +557,7 @@ ngx_http_ai_attempt_done(ngx_http_request_t *sr, void *data, ngx_int_t rc)
 
     a->sr = NULL;
     a->finished = 1;
+    a->end = ngx_current_msec;
     x->running--;
 
     ngx_http_ai_attempt_del_timer(a);
@@ -839,7 +844,7 @@ ngx_http_ai_exec_handle(ngx_http_ai_exec_t *x, ngx_http_ai_attempt_t *a)
         return;
     }
 
-    if (x->gone) {
+    if (x->gone && !x->kept) {
         ngx_http_ai_exec_finish(x, NGX_HTTP_CLIENT_CLOSED_REQUEST);
         return;
     }
@@ -958,6 +963,12 @@ ngx_http_ai_exec_fail(ngx_http_ai_exec_t *x)
 
     err = &x->error;
 
+    if (x->gone) {
+        x->ctx->error = err->class;
+        ngx_http_ai_exec_finish(x, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+        return;
+    }
+
     if (x->committed) {
         rc = ngx_http_ai_answer_error(x, err);
         x->ctx->error = err->class;
@@ -991,6 +1002,13 @@ ngx_http_ai_exec_fail(ngx_http_ai_exec_t *x)
         err->status = ngx_http_ai_err_status(err->class);
     }
 
+    if (x->ctx->tap && x->ctx->tap->failed
+        && x->ctx->tap->failed(x->request, x->ctx, err, &rc) != NGX_DECLINED)
+    {
+        ngx_http_ai_exec_finish(x, rc);
+        return;
+    }
+
     x->ctx->error = err->class;
 
     rc = x->api->send_error(x->request, x->ctx, err, x->retry_after,
@@ -1020,6 +1038,8 @@ ngx_http_ai_exec_finish(ngx_http_ai_exec_t *x, ngx_int_t rc)
                                        "request is done");
         }
     }
+
+    ngx_http_ai_exec_over(x);
 
     r->read_event_handler = ngx_http_block_reading;
 
@@ -1084,7 +1104,7 @@ ngx_http_ai_commit(ngx_http_ai_attempt_t *a, off_t length)
 
     if (x->committed) {
         /* goes on with an answer whose beginning was sent */
-        x->recovered = 1;
+        ctx->recovered = 1;
         return NGX_OK;
     }
 
@@ -1093,6 +1113,11 @@ ngx_http_ai_commit(ngx_http_ai_attempt_t *a, off_t length)
 
     if (ctx->ttft < 0) {
         ctx->ttft = ngx_current_msec - ctx->start;
+    }
+
+    if (x->gone) {
+        /* nobody reads it but those who wait for it */
+        return NGX_OK;
     }
 
     r->headers_out.status = (ctx->op == NGX_HTTP_AI_OP_PASS)
@@ -1197,7 +1222,7 @@ ngx_http_ai_exec_timer(ngx_event_t *ev)
 
     ngx_http_set_log_request(c->log, x->request);
 
-    if (x->gone) {
+    if (x->gone && !x->kept) {
         ngx_http_ai_exec_finish(x, NGX_HTTP_CLIENT_CLOSED_REQUEST);
 
     } else if (x->hedging) {
@@ -1256,6 +1281,7 @@ ngx_http_ai_exec_cleanup(void *data)
     ngx_http_ai_attempt_t  *a;
 
     x->done = 1;
+    ngx_http_ai_exec_over(x);
 
     if (x->timer.timer_set) {
         ngx_del_timer(&x->timer);

@@ -77,6 +77,8 @@ struct ngx_http_ai_attempt_s {
     ngx_queue_t                young;         /* waits for its timer */
     ngx_msec_t                 start;
     ngx_msec_t                 progress;      /* time of the last event */
+    ngx_msec_t                 first_at;      /* ... of the first one */
+    ngx_msec_t                 end;
 
     /* the provider's reply */
     ngx_http_status_t          status;
@@ -195,10 +197,12 @@ struct ngx_http_ai_exec_s {
     unsigned                   recording:1;   /* delivered text is kept */
     unsigned                   error_same:1;  /* error is of the client's
                                                  dialect */
-    unsigned                   recovered:1;
     unsigned                   unsupported:1; /* a target lacks the endpoint */
     unsigned                   metered:1;
     unsigned                   rerouted:1;    /* to another model */
+    unsigned                   kept:1;        /* gone, and others wait for the
+                                                 answer */
+    unsigned                   told:1;        /* the tap knows of the end */
 };
 
 
@@ -225,6 +229,9 @@ void ngx_http_ai_exec_finish(ngx_http_ai_exec_t *x, ngx_int_t rc);
 
 /* ngx_http_ai_router_client.c */
 
+/* tells the tap of the end, once */
+void ngx_http_ai_exec_over(ngx_http_ai_exec_t *x);
+
 /* writes to the client; NGX_OK also when it has left and is being drained */
 ngx_int_t ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out);
 
@@ -237,6 +244,11 @@ void ngx_http_ai_exec_read(ngx_http_request_t *r);
 
 
 /* ngx_http_ai_router_usage.c */
+
+/* ctx->attempt, ctx->plan */
+ngx_int_t ngx_http_ai_router_attempt(ngx_http_ai_ctx_t *ctx, ngx_uint_t n,
+    ngx_http_ai_try_t *t);
+uint64_t ngx_http_ai_router_plan_hash(ngx_http_ai_ctx_t *ctx);
 
 /* what limits need to know of the plan, into the ctx */
 ngx_int_t ngx_http_ai_router_foretell(ngx_http_ai_exec_t *x);

@@ -10,6 +10,13 @@
 #include "ngx_http_ai_router_exec.h"
 
 
+#define NGX_HTTP_AI_FNV        0xcbf29ce484222325ULL
+#define NGX_HTTP_AI_FNV_PRIME  0x100000001b3ULL
+
+
+static uint64_t ngx_http_ai_fnv(uint64_t hash, ngx_str_t *s);
+
+
 ngx_int_t
 ngx_http_ai_router_meter(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
@@ -197,6 +204,80 @@ ngx_http_ai_router_foretell(ngx_http_ai_exec_t *x)
 
 
 ngx_int_t
+ngx_http_ai_router_attempt(ngx_http_ai_ctx_t *ctx, ngx_uint_t n,
+    ngx_http_ai_try_t *t)
+{
+    ngx_http_ai_exec_t     *x;
+    ngx_http_ai_attempt_t  *a;
+
+    x = ctx->router;
+
+    if (x == NULL || n >= x->nattempts) {
+        return NGX_DECLINED;
+    }
+
+    a = x->attempts[n];
+
+    ngx_http_ai_plan_name(x, a->target, &t->target);
+    t->provider = a->provider->name;
+    t->vendor = a->provider->vendor.len ? a->provider->vendor
+                                        : a->provider->dialect->name;
+    t->region = a->provider->region;
+    t->model = a->model;
+    t->upstream_id = a->upstream_id;
+    t->status = a->status.code;
+    t->error = a->error.class;
+    t->start = a->start;
+    t->first = a->first ? (ngx_msec_int_t) (a->first_at - a->start) : -1;
+    t->duration = a->finished ? (ngx_msec_int_t) (a->end - a->start) : -1;
+    t->finish = a->finish;
+    t->usage = &a->usage;
+    t->won = (a == x->winner);
+    t->canceled = a->canceled;
+
+    return NGX_OK;
+}
+
+
+/* FNV-1a of each, summed: the order of targets is drawn anew each time */
+
+uint64_t
+ngx_http_ai_router_plan_hash(ngx_http_ai_ctx_t *ctx)
+{
+    uint64_t              sum;
+    ngx_uint_t            i;
+    ngx_http_ai_exec_t   *x;
+    ngx_http_ai_param_t  *param;
+
+    x = ctx->router;
+
+    if (x == NULL) {
+        return 0;
+    }
+
+    sum = 0;
+
+    for (i = 0; i < x->ncandidates; i++) {
+        sum += ngx_http_ai_fnv(NGX_HTTP_AI_FNV,
+                               &x->candidates[i].target->name);
+    }
+
+    if (x->model) {
+        param = x->model->params.elts;
+
+        for (i = 0; i < x->model->params.nelts; i++) {
+            sum += ngx_http_ai_fnv(ngx_http_ai_fnv(NGX_HTTP_AI_FNV
+                                                   + param[i].force,
+                                                   &param[i].name),
+                                   &param[i].value);
+        }
+    }
+
+    return sum;
+}
+
+
+ngx_int_t
 ngx_http_ai_router_trailer(ngx_http_ai_exec_t *x)
 {
     u_char              *p;
@@ -232,4 +313,17 @@ ngx_http_ai_router_trailer(ngx_http_ai_exec_t *x)
     return ngx_http_ai_header_add(&r->headers_out.trailers, "x-ai-cost",
                                   &value)
            ? NGX_OK : NGX_ERROR;
+}
+
+
+static uint64_t
+ngx_http_ai_fnv(uint64_t hash, ngx_str_t *s)
+{
+    size_t  i;
+
+    for (i = 0; i < s->len; i++) {
+        hash = (hash ^ s->data[i]) * NGX_HTTP_AI_FNV_PRIME;
+    }
+
+    return hash;
 }
