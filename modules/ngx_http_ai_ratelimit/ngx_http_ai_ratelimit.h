@@ -265,6 +265,8 @@ typedef struct {
 
     ngx_http_ai_amounts_t          cut;       /* held, within the limits */
     ngx_http_ai_waiter_t          *waiter;    /* for a grant */
+    ngx_http_ai_waiter_t          *pending;   /* ... while it streams */
+    int64_t                        step;      /* output to be asked for next */
     unsigned                       passed:1;  /* unlimited, without Redis */
     unsigned                       taken:1;
     unsigned                       dry:1;
