@@ -132,7 +132,8 @@ typedef ngx_int_t (*ngx_http_ai_permit_pt)(ngx_http_request_t *r,
  * What is to be told of a stream while it is relayed: called when its counted
  * output, in 1/100 token over all attempts, is above ctx->watch, which it may
  * set anew.  NGX_OK; NGX_ABORT: the text that made it so is not relayed, the
- * answer ends before it as one that has reached its length.
+ * answer ends before it as one that has reached its length; NGX_AGAIN: it is,
+ * and what comes behind it waits until ctx->proceed() is called.
  */
 typedef ngx_int_t (*ngx_http_ai_observer_pt)(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, uint64_t counted);
@@ -315,8 +316,8 @@ struct ngx_http_ai_ctx_s {
 
     const ngx_http_ai_tap_t   *tap;
     size_t                     spool;         /* bytes that may be copied for
-                                                 a slow client, lest it slow
-                                                 those who wait for its answer */
+                                                 a slow client, so that those
+                                                 who wait are not slowed */
 
     /*
      * Of a request that the router serves, for what ends it before its time:
@@ -329,6 +330,10 @@ struct ngx_http_ai_ctx_s {
                                     ngx_http_ai_ctx_t *ctx,
                                     ngx_str_t *provider,
                                     ngx_http_ai_error_t *err);
+
+    /* a stream goes on that an observer holds; it may be gone on return */
+    void                     (*proceed)(ngx_http_request_t *r,
+                                        ngx_http_ai_ctx_t *ctx);
     ngx_queue_t                running;       /* of the switches */
     ngx_str_t                  switched;      /* the switch that was in force
                                                  for it */

@@ -285,6 +285,9 @@ ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x)
         return;
     }
 
+    /* nobody gets what is held */
+    a->waits = 0;
+
     u = a->sr->upstream;
 
     for (cl = u->busy_bufs; cl; cl = cl->next) {

@@ -172,6 +172,7 @@ ngx_http_ai_router_handler(ngx_http_request_t *r)
     }
 
     ctx->end = ngx_http_ai_router_end;
+    ctx->proceed = ngx_http_ai_router_proceed;
 
     x->recording = (ctx->stream && ctx->op == NGX_HTTP_AI_OP_CHAT
                     && x->model->recover != NGX_HTTP_AI_RECOVER_OFF);
@@ -818,6 +819,15 @@ ngx_http_ai_exec_wake(ngx_http_request_t *r)
     }
 
     a = x->winner;
+
+    if (a && !a->finished && a->held && !a->waits
+        && ngx_http_ai_upstream_proceed(a) != NGX_OK)
+    {
+        ngx_http_ai_attempt_cancel(a, (a->complete || a->error.class)
+                                      ? NGX_HTTP_AI_ERR_NONE
+                                      : NGX_HTTP_AI_ERR_INTERNAL,
+                                   "the gateway failed to read the answer");
+    }
 
     if (a && !a->finished && a->sr->upstream->header_sent) {
 
