@@ -148,3 +148,38 @@ ngx_http_ai_settle_states(ngx_http_ai_ticket_t *t, int64_t now,
         ngx_http_ai_lease_states(zone, &t->key, states, now);
     }
 }
+
+
+void
+ngx_http_ai_limit_abandon(ngx_http_ai_limited_t *l)
+{
+    int64_t                 now;
+    ngx_uint_t              i, m;
+    ngx_http_ai_ticket_t   *t;
+    ngx_http_ai_amounts_t   seen;
+
+    ngx_queue_remove(&l->queue);
+    l->running = 0;
+
+    now = ngx_http_ai_zone_now();
+
+    /* as a reaper would do it */
+
+    ngx_http_ai_limit_amounts(l->ctx, l->input, l->seen, &seen);
+
+    for (i = 0; i < l->n; i++) {
+        t = &l->tickets[i];
+
+        if (!t->taken) {
+            continue;
+        }
+
+        for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
+            t->held.v[m] = ngx_max(t->held.v[m], seen.v[m]);
+        }
+
+        /* nothing can be posted any more */
+
+        ngx_http_ai_settle_ticket(l, t, &t->held, now, NULL);
+    }
+}
