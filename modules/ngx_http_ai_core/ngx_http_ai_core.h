@@ -37,7 +37,7 @@
 
 
 /* changes with any change of what is below */
-#define NGX_HTTP_AI_ABI  6
+#define NGX_HTTP_AI_ABI  7
 
 #define NGX_HTTP_AI_VERSION  "0.1.0"
 
@@ -461,6 +461,8 @@ typedef struct {
     void  (*redis_cancel)(ngx_http_ai_redis_op_t *op);
     void  (*redis_status)(ngx_http_ai_redis_t *redis,
               ngx_http_ai_redis_status_t *status);
+    ngx_http_ai_redis_t  *(*redis_at)(ngx_cycle_t *cycle, ngx_uint_t n,
+                             ngx_str_t *name);
 } ngx_http_ai_api_t;
 
 
