@@ -209,7 +209,11 @@ ngx_http_ai_log_record(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     rec->duration = (ngx_msec_int_t) ((tp->sec - r->start_sec) * 1000
                                       + ((ngx_msec_int_t) tp->msec
                                          - (ngx_msec_int_t) r->start_msec));
-    rec->duration = ngx_max(rec->duration, 0);
+
+    /* the clock may be set, and has another beginning of milliseconds */
+
+    rec->duration = ngx_max(rec->duration,
+                            (ngx_msec_int_t) (ngx_current_msec - ctx->start));
     rec->start = ngx_current_msec - rec->duration;
 
     if (ctx->op == NGX_HTTP_AI_OP_PASS) {
@@ -384,14 +388,14 @@ ngx_http_ai_log_line(u_char *p, ngx_http_request_t *r,
     p = ngx_http_ai_log_lit(p, "{\"v\":1,\"time\":\"");
     p = ngx_http_ai_log_time(p, r->start_sec, r->start_msec);
     p = ngx_http_ai_log_lit(p, "\",\"request_id\":\"");
-    p = ngx_http_ai_log_text(p, ctx->request_id.data, ctx->request_id.len);
+    p = ngx_cpymem(p, ctx->request_id.data, ctx->request_id.len);
     *p++ = '"';
 
     ngx_http_ai_log_str(p, "trace_id", &rec->values[NGX_HTTP_AI_LOG_TRACE]);
 
     p = ngx_http_ai_log_lit(p, ",\"client\":\"");
-    p = ngx_http_ai_log_text(p, r->connection->addr_text.data,
-                             r->connection->addr_text.len);
+    p = ngx_cpymem(p, r->connection->addr_text.data,
+                   r->connection->addr_text.len);
 
     /* as $status has it */
 
@@ -457,7 +461,7 @@ ngx_http_ai_log_line(u_char *p, ngx_http_request_t *r,
 
     if (ctx->cost >= 0) {
         p = ngx_http_ai_log_lit(p, ",\"cost\":");
-        p = ngx_http_ai_log_decimal(p, ctx->cost, 9);
+        p = ngx_http_ai_log_nano(p, ctx->cost);
 
         ngx_http_ai_log_str(p, "price_version", &ctx->price_version);
     }
@@ -580,7 +584,7 @@ ngx_http_ai_log_times(u_char *p, ngx_http_ai_log_record_t *rec)
                    / (t->usage->out - 1);
 
             p = ngx_http_ai_log_lit(p, ",\"token_ms\":");
-            p = ngx_http_ai_log_decimal(p, each, 3);
+            p = ngx_http_ai_log_milli(p, each);
         }
     }
 

@@ -6,6 +6,10 @@
 
 #include "ngx_http_ai_log_text.h"
 
+#if (defined __x86_64__ && defined __SSE2__)
+#include <emmintrin.h>
+#endif
+
 
 #define NGX_HTTP_AI_LOG_ONES  0x0101010101010101ULL
 #define NGX_HTTP_AI_LOG_TOPS  0x8080808080808080ULL
@@ -18,15 +22,15 @@ static void ngx_http_ai_log_pieces(ngx_http_ai_json_t *j, ngx_uint_t n,
     ngx_str_t *role, ngx_http_ai_log_prompt_pt handler, void *data);
 
 
-static u_char  ngx_http_ai_log_digits[] =
+const u_char  ngx_http_ai_log_digits[] =
     "00010203040506070809101112131415161718192021222324252627282930313233"
     "34353637383940414243444546474849505152535455565758596061626364656667"
     "6869707172737475767778798081828384858687888990919293949596979899";
 
 
-/* a byte of the word that is not copied as it is: bit 7 of it is set */
+/* is there a byte in the word that is not copied as it is? */
 
-static ngx_inline uint64_t
+static ngx_inline ngx_uint_t
 ngx_http_ai_log_special(uint64_t w)
 {
     uint64_t  quote, slash;
@@ -34,48 +38,120 @@ ngx_http_ai_log_special(uint64_t w)
     quote = w ^ (NGX_HTTP_AI_LOG_ONES * '"');
     slash = w ^ (NGX_HTTP_AI_LOG_ONES * '\\');
 
-    /* exact in the lowest of them, which is enough to know whether one is */
+    /* a borrow comes from a byte that was found */
 
-    return (w
-            | (w - NGX_HTTP_AI_LOG_ONES * 0x20)
-            | (quote - NGX_HTTP_AI_LOG_ONES)
-            | (slash - NGX_HTTP_AI_LOG_ONES))
-           & NGX_HTTP_AI_LOG_TOPS;
+    return ((w
+             | (w - NGX_HTTP_AI_LOG_ONES * 0x20)
+             | (quote - NGX_HTTP_AI_LOG_ONES)
+             | (slash - NGX_HTTP_AI_LOG_ONES))
+            & NGX_HTTP_AI_LOG_TOPS) != 0;
 }
+
+
+#if (defined __x86_64__ && defined __SSE2__)
+
+#define NGX_HTTP_AI_LOG_STEP  16
+
+static ngx_inline ngx_uint_t
+ngx_http_ai_log_step(u_char *p, u_char *data)
+{
+    __m128i  v, ok;
+
+    v = _mm_loadu_si128((__m128i *) data);
+
+    /* as signed numbers, bytes from 0x80 are less than 0x20 too */
+
+    ok = _mm_andnot_si128(
+             _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')),
+                          _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))),
+             _mm_cmpgt_epi8(v, _mm_set1_epi8(0x1f)));
+
+    _mm_storeu_si128((__m128i *) p, v);
+
+    return _mm_movemask_epi8(ok) == 0xffff;
+}
+
+#else
+
+#define NGX_HTTP_AI_LOG_STEP  8
+
+static ngx_inline ngx_uint_t
+ngx_http_ai_log_step(u_char *p, u_char *data)
+{
+    uint64_t  w;
+
+    ngx_memcpy(&w, data, 8);
+    ngx_memcpy(p, &w, 8);
+
+    return !ngx_http_ai_log_special(w);
+}
+
+#endif
 
 
 u_char *
 ngx_http_ai_log_text(u_char *p, u_char *data, size_t len)
 {
     size_t    n;
-    uint64_t  w;
+    uint32_t  low, high;
+    uint64_t  w, v;
 
-    for (n = 0; len - n >= 8; n += 8) {
-        ngx_memcpy(&w, data + n, 8);
+    if (len >= NGX_HTTP_AI_LOG_STEP) {
 
-        if (ngx_http_ai_log_special(w)) {
-            return ngx_http_ai_log_rare(p + n, data + n, len - n);
+        for (n = 0; len - n >= NGX_HTTP_AI_LOG_STEP;
+             n += NGX_HTTP_AI_LOG_STEP)
+        {
+            if (!ngx_http_ai_log_step(p + n, data + n)) {
+                return ngx_http_ai_log_rare(p + n, data + n, len - n);
+            }
         }
 
-        ngx_memcpy(p + n, &w, 8);
-    }
-
-    if (n && n < len) {
-
-        /* the last eight again, of which some were seen */
-
-        ngx_memcpy(&w, data + len - 8, 8);
-
-        if (ngx_http_ai_log_special(w)) {
-            return ngx_http_ai_log_rare(p + n, data + n, len - n);
+        if (n == len) {
+            return p + len;
         }
 
-        ngx_memcpy(p + len - 8, &w, 8);
+        /* the last ones, of which some were seen */
+
+        n = len - NGX_HTTP_AI_LOG_STEP;
+
+        if (!ngx_http_ai_log_step(p + n, data + n)) {
+            return ngx_http_ai_log_rare(p, data, len);
+        }
 
         return p + len;
     }
 
-    for ( /* void */ ; n < len; n++) {
+    /* short texts as one or two words, of pieces that overlap */
+
+    if (len >= 8) {
+        ngx_memcpy(&w, data, 8);
+        ngx_memcpy(&v, data + len - 8, 8);
+
+        if (ngx_http_ai_log_special(w) || ngx_http_ai_log_special(v)) {
+            return ngx_http_ai_log_rare(p, data, len);
+        }
+
+        ngx_memcpy(p, &w, 8);
+        ngx_memcpy(p + len - 8, &v, 8);
+
+        return p + len;
+    }
+
+    if (len >= 4) {
+        ngx_memcpy(&low, data, 4);
+        ngx_memcpy(&high, data + len - 4, 4);
+
+        if (ngx_http_ai_log_special((uint64_t) high << 32 | low)) {
+            return ngx_http_ai_log_rare(p, data, len);
+        }
+
+        ngx_memcpy(p, &low, 4);
+        ngx_memcpy(p + len - 4, &high, 4);
+
+        return p + len;
+    }
+
+    for (n = 0; n < len; n++) {
 
         if (data[n] < 0x20 || data[n] >= 0x80 || data[n] == '"'
             || data[n] == '\\')
@@ -144,34 +220,29 @@ ngx_http_ai_log_rare(u_char *p, u_char *data, size_t len)
 
 
 u_char *
-ngx_http_ai_log_uint(u_char *p, uint64_t n)
+ngx_http_ai_log_large(u_char *p, uint64_t n)
 {
-    u_char    *d, buf[NGX_INT64_LEN];
+    u_char    *d, buf[NGX_INT64_LEN + 1];
     uint64_t   q;
 
-    if (n < 10) {
-        *p++ = (u_char) ('0' + n);
-        return p;
-    }
-
-    d = buf + NGX_INT64_LEN;
+    d = buf + sizeof(buf);
 
     while (n >= 100) {
         q = n / 100;
         d -= 2;
-        ngx_memcpy(d, &ngx_http_ai_log_digits[(n - q * 100) * 2], 2);
+        (void) ngx_http_ai_log_pair(d, (ngx_uint_t) (n - q * 100));
         n = q;
     }
 
     if (n >= 10) {
         d -= 2;
-        ngx_memcpy(d, &ngx_http_ai_log_digits[n * 2], 2);
+        (void) ngx_http_ai_log_pair(d, (ngx_uint_t) n);
 
     } else {
         *--d = (u_char) ('0' + n);
     }
 
-    while (d < buf + NGX_INT64_LEN) {
+    while (d < buf + sizeof(buf)) {
         *p++ = *d++;
     }
 
@@ -180,28 +251,47 @@ ngx_http_ai_log_uint(u_char *p, uint64_t n)
 
 
 u_char *
-ngx_http_ai_log_decimal(u_char *p, uint64_t n, ngx_uint_t digits)
+ngx_http_ai_log_nano(u_char *p, uint64_t n)
 {
-    uint64_t    unit;
-    ngx_uint_t  i;
+    uint32_t  part, low;
+    uint64_t  whole;
 
-    unit = 1;
+    whole = n / 1000000000;
+    part = (uint32_t) (n - whole * 1000000000);
 
-    for (i = 0; i < digits; i++) {
-        unit *= 10;
-    }
-
-    p = ngx_http_ai_log_uint(p, n / unit);
-    n %= unit;
+    p = ngx_http_ai_log_uint(p, whole);
 
     *p++ = '.';
 
-    for (i = digits; i > 0; i--) {
-        p[i - 1] = (u_char) ('0' + n % 10);
-        n /= 10;
-    }
+    low = part % 10000;
+    part /= 10000;
 
-    return p + digits;
+    /* five and four digits */
+
+    *p++ = (u_char) ('0' + part / 10000);
+    part %= 10000;
+
+    p = ngx_http_ai_log_pair(p, part / 100);
+    p = ngx_http_ai_log_pair(p, part % 100);
+    p = ngx_http_ai_log_pair(p, low / 100);
+
+    return ngx_http_ai_log_pair(p, low % 100);
+}
+
+
+u_char *
+ngx_http_ai_log_milli(u_char *p, uint64_t n)
+{
+    uint32_t  part;
+
+    part = (uint32_t) (n % 1000);
+
+    p = ngx_http_ai_log_uint(p, n / 1000);
+
+    *p++ = '.';
+    *p++ = (u_char) ('0' + part / 100);
+
+    return ngx_http_ai_log_pair(p, part % 100);
 }
 
 

@@ -32,10 +32,53 @@
  */
 u_char *ngx_http_ai_log_text(u_char *p, u_char *data, size_t len);
 
-u_char *ngx_http_ai_log_uint(u_char *p, uint64_t n);
+/* two digits of each number below 100 */
+extern const u_char  ngx_http_ai_log_digits[];
 
-/* n / 10^digits with that many decimals, up to 9 */
-u_char *ngx_http_ai_log_decimal(u_char *p, uint64_t n, ngx_uint_t digits);
+/* from 10000 */
+u_char *ngx_http_ai_log_large(u_char *p, uint64_t n);
+
+static ngx_inline u_char *
+ngx_http_ai_log_pair(u_char *p, ngx_uint_t n)
+{
+    return ngx_cpymem(p, &ngx_http_ai_log_digits[2 * n], 2);
+}
+
+
+static ngx_inline u_char *
+ngx_http_ai_log_uint(u_char *p, uint64_t n)
+{
+    ngx_uint_t  high;
+
+    if (n < 10) {
+        *p++ = (u_char) ('0' + n);
+        return p;
+    }
+
+    if (n < 100) {
+        return ngx_http_ai_log_pair(p, (ngx_uint_t) n);
+    }
+
+    if (n >= 10000) {
+        return ngx_http_ai_log_large(p, n);
+    }
+
+    high = (uint32_t) n / 100;
+
+    if (high < 10) {
+        *p++ = (u_char) ('0' + high);
+
+    } else {
+        p = ngx_http_ai_log_pair(p, high);
+    }
+
+    return ngx_http_ai_log_pair(p, (ngx_uint_t) n - high * 100);
+}
+
+
+/* n / 10^9 with nine decimals, n / 10^3 with three */
+u_char *ngx_http_ai_log_nano(u_char *p, uint64_t n);
+u_char *ngx_http_ai_log_milli(u_char *p, uint64_t n);
 
 /* RFC 3339, UTC */
 u_char *ngx_http_ai_log_time(u_char *p, time_t sec, ngx_uint_t msec);
