@@ -46,6 +46,7 @@ ngx_http_ai_probe_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_ai_log_loc_conf_t *llcf = conf;
 
+    u_char                       *equal;
     ngx_str_t                    *value, text, near;
     ngx_uint_t                    i;
     ngx_http_core_loc_conf_t     *clcf;
@@ -106,7 +107,14 @@ ngx_http_ai_probe_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             }
 
         } else {
-            near = ngx_http_ai_near_text(cf->pool, &value[i],
+            text = value[i];
+            equal = ngx_strlchr(text.data, text.data + text.len, '=');
+
+            if (equal) {
+                text.len = equal + 1 - text.data;
+            }
+
+            near = ngx_http_ai_near_text(cf->pool, &text,
                                          &ngx_http_ai_probe_words[4], 2);
 
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,

@@ -347,8 +347,9 @@ static ngx_int_t
 ngx_http_ai_log_parameter(ngx_conf_t *cf, ngx_str_t *arg,
     ngx_http_ai_log_t *log, size_t *size, ngx_msec_t *flush, ngx_uint_t *seen)
 {
-    ngx_str_t   value, near;
-    ngx_uint_t  bit;
+    u_char      *equal;
+    ngx_str_t    value, near;
+    ngx_uint_t   bit;
 
     if (ngx_http_ai_conf_arg(arg, "buffer", &value)) {
         bit = 1;
@@ -424,7 +425,14 @@ ngx_http_ai_log_parameter(ngx_conf_t *cf, ngx_str_t *arg,
         }
 
     } else {
-        near = ngx_http_ai_near_text(cf->pool, arg,
+        value = *arg;
+        equal = ngx_strlchr(arg->data, arg->data + arg->len, '=');
+
+        if (equal) {
+            value.len = equal + 1 - arg->data;
+        }
+
+        near = ngx_http_ai_near_text(cf->pool, &value,
                                      ngx_http_ai_log_parameters,
                                      sizeof(ngx_http_ai_log_parameters)
                                      / sizeof(ngx_str_t));
