@@ -126,6 +126,11 @@ ngx_http_ai_probe_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     mcf->health |= llcf->health;
 
+    if (llcf->health & (NGX_HTTP_AI_HEALTH_REDIS|NGX_HTTP_AI_HEALTH_DATA)) {
+        mcf->file = cf->conf_file->file.name.data;
+        mcf->line = cf->conf_file->line;
+    }
+
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     clcf->handler = ngx_http_ai_probe_handler;
 
@@ -189,18 +194,18 @@ ngx_http_ai_probe_init(ngx_conf_t *cf, ngx_http_ai_log_main_conf_t *mcf)
     if ((mcf->health & NGX_HTTP_AI_HEALTH_REDIS)
         && mcf->api->redis_at(cf->cycle, 0, &name) == NULL)
     {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "\"ai_health ready require=redis\" needs an "
-                      "\"ai_redis\", there is none");
+        (void) ngx_http_ai_conf_error(cf, mcf->file, mcf->line,
+                                      "\"ai_health ready require=redis\" "
+                                      "needs an \"ai_redis\", there is none");
         return NGX_ERROR;
     }
 
     if ((mcf->health & NGX_HTTP_AI_HEALTH_DATA)
         && !mcf->api->data_enabled(cf))
     {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "\"ai_health ready require=data\" needs an "
-                      "\"ai_data\", there is none");
+        (void) ngx_http_ai_conf_error(cf, mcf->file, mcf->line,
+                                      "\"ai_health ready require=data\" "
+                                      "needs an \"ai_data\", there is none");
         return NGX_ERROR;
     }
 
