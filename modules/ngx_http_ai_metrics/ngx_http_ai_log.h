@@ -135,8 +135,8 @@ ngx_int_t ngx_http_ai_log_handler(ngx_http_request_t *r);
 /* installs the filter that sees answers */
 void ngx_http_ai_log_content_init(void);
 
-/* what the log wants of prompt and answer, in the request's pool: members, each
- * with a "," before it; empty where nothing is known */
+/* what the log wants of prompt and answer, in the request's pool: members,
+ * each behind a ","; empty where nothing is known */
 void ngx_http_ai_log_contents(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_log_t *log, ngx_str_t *members);
 
