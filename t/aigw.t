@@ -375,7 +375,7 @@ fresh();
 spew("$dir/keys.jsonl", <<"END");
 {"id":"a","hash":"$hash_a","tenant":"t1","user":"u1","team":"x","plan":"p"}
 {"id":"b","hash":"$hash_b","tenant":"t2","expires":1000,"n\\u0061me":"o\\u001bld"}
-{"id":"c","tenant":"t1","disabled":true,"limits":{"z":{"n":1.50e2}}}
+{"id":"c","tenant":"t1","disabled":true,"limits":{"z":{"requests":1.50e2}}}
 {"id":"d","not_before":"2999-01-01T00:00:00Z","identities":["D"]}
 {"id":"e"}
 {"id":"f","hash":[{"hash":"sha256:@{[ 'c' x 64 ]}","expires":5},
@@ -410,7 +410,7 @@ usage_like([ qw(keys list --state expird) ], qr/did you mean "expired"/,
 
 $r = keys_ok('show', 'c', '--json')->{out};
 is($r, '{"state":"disabled","id":"c","tenant":"t1","disabled":true,'
-       . '"limits":{"z":{"n":1.50e2}}}' . "\n", 'show: as it is in the file');
+       . '"limits":{"z":{"requests":1.50e2}}}' . "\n", 'show: as it is in the file');
 
 $r = keys_ok('show', 'f')->{out};
 like($r, qr/^key: +sha256:c{8}\.\.\., until 1970-01-01T00:00:05Z$/m,
@@ -849,6 +849,12 @@ my @bad = (
     [ '{"id":"a","endpoints":["chta"]}', qr/unknown endpoint "chta", did you mean "chat"/ ],
     [ '{"id":"a","limits":[]}', qr/"limits" is an array/ ],
     [ '{"id":"a","limits":{"z":1}}', qr/"z" of "limits" is a number/ ],
+    [ '{"id":"a","limits":{"z":{"n":1}}}',
+      qr/"limits" of zone "z": unknown "n"/ ],
+    [ '{"id":"a","quotas":{"z":{"usd":"5/s"}}}',
+      qr/"quotas" of zone "z": invalid "usd": "5\/s": a quota is per m, hour/ ],
+    [ '{"id":"a","quotas":{"z":{"usd":true}}}',
+      qr/"quotas" of zone "z": "usd" is .*, it must be a string/ ],
     [ '{"id":"a","metadata":"x"}', qr/"metadata" is a string/ ],
     [ '{"id":"a","disabled":"yes"}', qr/"disabled" is a string/ ],
     [ '{"id":"a","foreign":1}', qr/"foreign" is a number/ ],

@@ -29,7 +29,8 @@ my $long = $ENV{TEST_AI_LONG};
 
 my $p = provider();
 my $url = $p->url;
-my $redis = AI::Redis->new(conf => "appendonly yes\nappendfsync always\n");
+my $redis = AI::Redis->new(conf => "appendonly yes\nappendfsync "
+                                   . ($long ? "everysec\n" : "always\n"));
 $redis->start;
 my $slow = $redis->proxy;
 
@@ -258,8 +259,81 @@ ok($gw[1]->wait_for(sub {
               && $s->{requests}{limit} == 300;
    }, 3), 'view: limits are those of all nodes');
 
-is($gw[0]->client->request('POST', '/change?zone=day&key=a&action=reset', '')
-       ->{status}, 409, 'a shared key is not reset at one node');
+# an operator resets and raises keys at one node, for all of them
+
+sub change {
+    my ($gw, $args) = @_;
+    my $r = $gw->client->request('POST', "/change?$args", '');
+
+    # a refusal is repeated for 50 ms without asking Redis
+    sleep 0.1;
+    return "$r->{status} $r->{body}";
+}
+
+# so many of these pass at one node
+
+sub passes {
+    my ($gw, $where, $who, $most) = @_;
+    return scalar grep { ask($gw, $where, $who)->{status} == 200 } 1 .. $most;
+}
+
+is(passes($gw[$_], 'day', 'a', 3), 0, "node $_: used up") for 0, 1;
+is(change($gw[0], 'zone=day&key=a'), qq(200 {"reset":1}\n), 'reset');
+is(passes($gw[1], 'day', 'a', 3), 3, '... at the other node');
+is(passes($gw[0], 'day', 'a', 3), 3, '... at this one');
+ok($gw[0]->wait_for(sub { ledger('day', 'a')->{u} == 6 }, 5),
+   '... what was used since then is counted');
+($n) = load(\@gw, 'day', 'a', 8, 30);
+is($n->{200}, 294, '... and nothing else');
+
+is(change($gw[1], 'zone=req&key=a'), qq(200 {"reset":1}\n), 'reset of a rate');
+($n) = load(\@gw, 'req', 'a', 8, 30);
+is($n->{200}, 200, '... all of it, once');
+
+is(change($gw[1], 'zone=day&key=a&action=raise&meter=requests&amount=20'),
+   qq(200 {"raised":1}\n), 'raise');
+($n) = load(\@gw, 'day', 'a', 4, 20);
+is($n->{200}, 20, '... so many more at both nodes');
+is(state_of($gw[$_], 'day', 'a')->{requests}{limit}, 320, "... view of node $_")
+    for 0, 1;
+is(change($gw[0], 'zone=day&key=a&action=raise&meter=requests&amount=0'),
+   qq(200 {"raised":1}\n), 'ended');
+is(passes($gw[1], 'day', 'a', 3), 0, '... refused again');
+is(state_of($gw[1], 'day', 'a')->{requests}{limit}, 300, '... view');
+is(change($gw[0], 'zone=day&key=a&action=raise&meter=requests&amount=5&time=1s'),
+   qq(200 {"raised":1}\n), 'raise for a second');
+is(passes($gw[1], 'day', 'a', 2), 0, '... what is used beyond counts');
+sleep 1.1;
+
+is(change($gw[0], 'zone=req&key=a&action=raise&meter=requests&amount=30'),
+   qq(200 {"raised":1}\n), 'raise of a rate');
+($n) = load(\@gw, 'req', 'a', 4, 20);
+cmp_ok($n->{200}, '>=', 30, '... more');
+cmp_ok($n->{200}, '<=', 33, '... but not much');
+
+is(change($gw[0], 'zone=day&key=never'), qq(200 {"reset":1}\n),
+   'one that was never used');
+is(passes($gw[1], 'day', 'never', 2), 2, '... is as it was');
+like(change($gw[0], 'zone=day&all=1'), qr/^409 .*name a \\?"key/,
+     'all keys are not reset at once');
+
+# what runs stays held
+
+my $running = $gw[0]->client->open('/conc/v1/chat/completions',
+                                   chat('w2'), headers => [ 'X-Key' => 'run' ]);
+sleep 0.3;
+is(change($gw[0], 'zone=conc&key=run'), qq(200 {"reset":1}\n),
+   'reset while one runs');
+is(state_of($gw[0], 'conc', 'run')->{holds}, 1, '... it holds');
+$running->abort;
+
+$redis->stop;
+like(change($gw[0], 'zone=day&key=a'), qr/^503 .*Redis does not answer/,
+     'no answer');
+$redis->cont;
+$gw[0]->wait_for(sub {
+    2 == grep { $_->client->get('/redis')->{body} eq 'up' } @gw;
+}, 5);
 
 # scripts are forgotten, connections closed
 
@@ -275,7 +349,7 @@ is(ask($gw[0], 'much', "kill$_")->{status}, 200, 'CLIENT KILL') for 1 .. 3;
 
 my $finished = 0;
 
-for my $round (1 .. $long ? 20 : 3) {
+for my $round (1 .. ($long ? 20 : 3)) {
     ($n) = load(\@gw, 'much', 'killed', 2, 25, model => 'm', pause => 0.01,
                 meanwhile => sub {
                     sleep 0.3;

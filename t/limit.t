@@ -127,6 +127,9 @@ bad('ai_dry_run off and more', $ok, qr/"ai_dry_run" directive has "off" beside o
     '', 'ai_dry_run off limit; ai_pass model;');
 bad('unknown word of ai_headers', $ok, qr/unknown "rate" in "ai_headers"/, '',
     'ai_headers rate; ai_pass model;');
+bad('a near word of ai_headers', $ok,
+    qr/unknown "usage_cots" in "ai_headers", did you mean "usage_cost"\?/, '',
+    'ai_headers usage_cots; ai_pass model;');
 bad('ai_headers twice', $ok, qr/"ai_headers" directive is duplicate/, '',
     'ai_headers off; ai_headers ietf; ai_pass model;');
 bad('ai_limit_view', $ok, qr/unknown parameter "read" of "ai_limit_view"/, '',

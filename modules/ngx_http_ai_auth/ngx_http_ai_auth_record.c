@@ -7,6 +7,7 @@
 #include "ngx_http_ai_auth_record.h"
 #include "ngx_http_ai_auth_key.h"
 #include "ngx_http_ai_conf.h"
+#include "ngx_http_ai_quantity.h"
 
 
 #define NGX_HTTP_AI_RECORD_ID          128
@@ -180,6 +181,8 @@ static ngx_int_t ngx_http_ai_record_words(ngx_http_ai_record_t *rec,
     ngx_uint_t node, ngx_str_t *words);
 static ngx_int_t ngx_http_ai_record_object(ngx_http_ai_record_t *rec,
     ngx_uint_t member, ngx_uint_t node, ngx_uint_t zones, ngx_str_t *text);
+static ngx_int_t ngx_http_ai_record_zone(ngx_http_ai_record_t *rec,
+    ngx_uint_t member, ngx_uint_t key);
 
 
 ngx_int_t
@@ -985,6 +988,7 @@ static ngx_int_t
 ngx_http_ai_record_object(ngx_http_ai_record_t *rec, ngx_uint_t member,
     ngx_uint_t node, ngx_uint_t zones, ngx_str_t *text)
 {
+    ngx_int_t    rc;
     ngx_str_t   *name;
     ngx_uint_t   i, type;
 
@@ -1009,9 +1013,96 @@ ngx_http_ai_record_object(ngx_http_ai_record_t *rec, ngx_uint_t member,
                                             "objects, one for each zone",
                                             name);
         }
+
+        rc = ngx_http_ai_record_zone(rec, member, i);
+        if (rc != NGX_OK) {
+            return rc;
+        }
     }
 
     *text = ngx_http_ai_json_raw(rec->j, node);
+
+    return NGX_OK;
+}
+
+
+/*
+ * Zones are those of the configuration, but what can be said of one is always
+ * the same.  A number without a unit has that of the zone.
+ */
+
+static ngx_int_t
+ngx_http_ai_record_zone(ngx_http_ai_record_t *rec, ngx_uint_t member,
+    ngx_uint_t key)
+{
+    int                                 unit;
+    int64_t                             amount;
+    ngx_str_t                           raw, name, near, zone, value;
+    ngx_str_t                           names[5];
+    ngx_uint_t                          i, n, k, type;
+    const char                         *error;
+    const ngx_http_ai_quantity_name_t  *q;
+
+    q = ngx_http_ai_str_is(&ngx_http_ai_record_names[member], "limits")
+        ? ngx_http_ai_quantity_limits : ngx_http_ai_quantity_quotas;
+
+    raw = ngx_http_ai_json_raw(rec->j, key);
+    zone = ngx_http_ai_record_shown(rec->pool, &raw);
+
+    for (i = ngx_http_ai_json_first(rec->j, key + 1);
+         i != NGX_HTTP_AI_JSON_NONE;
+         i = ngx_http_ai_json_next(rec->j, key + 1, i))
+    {
+        raw = ngx_http_ai_json_raw(rec->j, i);
+
+        if (ngx_http_ai_json_unescape_str(rec->pool, &raw, &name) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        for (k = 0, n = 0; q[n].name; n++) {
+            names[n].data = (u_char *) q[n].name;
+            names[n].len = ngx_strlen(q[n].name);
+
+            if (name.len == names[n].len
+                && ngx_memcmp(name.data, names[n].data, name.len) == 0)
+            {
+                k = n + 1;
+            }
+        }
+
+        if (k == 0) {
+            near = ngx_http_ai_near_text(rec->pool, &name, names, n);
+            name = ngx_http_ai_record_shown(rec->pool, &name);
+
+            return ngx_http_ai_record_error(rec, "\"%V\" of zone \"%V\": "
+                                            "unknown \"%V\"%V",
+                                            &ngx_http_ai_record_names[member],
+                                            &zone, &name, &near);
+        }
+
+        type = ngx_http_ai_json_type(rec->j, i + 1);
+
+        if (type == NGX_HTTP_AI_JSON_NULL) {
+            continue;
+        }
+
+        raw = ngx_http_ai_json_raw(rec->j, i + 1);
+        value = ngx_http_ai_record_shown(rec->pool, &raw);
+        unit = NGX_HTTP_AI_QUANTITY_MINUTE;
+
+        error = (type == NGX_HTTP_AI_JSON_STRING
+                 || type == NGX_HTTP_AI_JSON_NUMBER)
+                ? ngx_http_ai_quantity_read(raw.data, raw.len, q[k - 1].kind,
+                                            &amount, &unit)
+                : "it is a string such as \"60r/m\"";
+
+        if (error) {
+            return ngx_http_ai_record_error(rec, "\"%V\" of zone \"%V\": "
+                                            "invalid \"%V\": \"%V\": %s",
+                                            &ngx_http_ai_record_names[member],
+                                            &zone, &name, &value, error);
+        }
+    }
 
     return NGX_OK;
 }

@@ -5,6 +5,7 @@
 
 
 #include "ngx_http_ai_auth.h"
+#include "ngx_http_ai_conf.h"
 
 
 #define NGX_HTTP_AI_AUTH_META_PREFIX  (sizeof("ai_key_meta_") - 1)
@@ -307,17 +308,5 @@ ngx_http_ai_auth_safe_value(ngx_http_request_t *r,
 ngx_int_t
 ngx_http_ai_auth_add_variables(ngx_conf_t *cf)
 {
-    ngx_http_variable_t  *var, *v;
-
-    for (v = ngx_http_ai_auth_vars; v->name.len; v++) {
-        var = ngx_http_add_variable(cf, &v->name, v->flags);
-        if (var == NULL) {
-            return NGX_ERROR;
-        }
-
-        var->get_handler = v->get_handler;
-        var->data = v->data;
-    }
-
-    return NGX_OK;
+    return ngx_http_ai_conf_variables(cf, ngx_http_ai_auth_vars);
 }

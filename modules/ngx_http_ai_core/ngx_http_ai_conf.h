@@ -60,6 +60,10 @@ char *ngx_http_ai_conf_complex(ngx_conf_t *cf, ngx_str_t *text,
 ngx_http_complex_value_t *ngx_http_ai_conf_literal(ngx_conf_t *cf,
     ngx_str_t *text);
 
+/* adds the variables of a list that ends with an empty name; NGX_ERROR */
+ngx_int_t ngx_http_ai_conf_variables(ngx_conf_t *cf,
+    ngx_http_variable_t *vars);
+
 /* letters, digits, "-", "_" and "."? */
 ngx_uint_t ngx_http_ai_conf_name(ngx_str_t *text, size_t max);
 

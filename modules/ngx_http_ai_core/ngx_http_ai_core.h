@@ -181,6 +181,7 @@ typedef struct {
 typedef struct {
     ngx_str_t                  target;        /* provider/upstream-model */
     ngx_str_t                  provider;
+    ngx_str_t                  vendor;        /* "openai"; or its dialect */
     ngx_str_t                  region;
     ngx_str_t                  model;         /* upstream's name */
     ngx_str_t                  upstream_id;   /* its request id */
@@ -248,6 +249,9 @@ struct ngx_http_ai_ctx_s {
     int64_t                    input_estimate;    /* -1: not made yet */
     int64_t                    images;            /* -1: not counted yet */
     uint64_t                   watch;         /* see observers */
+    int64_t                    output_cap;    /* tokens that a provider may
+                                                 make of each choice; -1: any
+                                                 number */
 
     ngx_uint_t                 stage;         /* how far the hooks are */
     ngx_uint_t                 hook;
@@ -271,6 +275,7 @@ struct ngx_http_ai_ctx_s {
                                                  be set before the attempts */
     unsigned                   cut:1;         /* ... it did */
     unsigned                   cost_trailer:1;    /* x-ai-cost of a stream */
+    unsigned                   cost_usage:1;  /* the cost is told in usage */
     unsigned                   need_price:1;  /* targets without a price are
                                                  not asked */
     unsigned                   free:1;        /* limits charge nothing for the
@@ -346,6 +351,10 @@ typedef struct {
 
     /* ... and is it one?  In a merge, of the location that is merged */
     ngx_uint_t  (*serves)(ngx_conf_t *cf);
+
+    /* in a merge: requests of the location are parsed with all nodes at once,
+     * as they will be needed */
+    void  (*parse_whole)(ngx_conf_t *cf);
 
     /* is the request's location one of these? */
     ngx_uint_t  (*enabled)(ngx_http_request_t *r);

@@ -44,6 +44,7 @@ static ngx_int_t ngx_http_ai_core_init_zone(ngx_shm_zone_t *shm_zone,
     void *old);
 static void ngx_http_ai_core_enable(ngx_conf_t *cf);
 static ngx_uint_t ngx_http_ai_core_serves(ngx_conf_t *cf);
+static void ngx_http_ai_core_parse_whole(ngx_conf_t *cf);
 static ngx_uint_t ngx_http_ai_core_enabled(ngx_http_request_t *r);
 static ngx_int_t ngx_http_ai_core_add_hook(ngx_conf_t *cf,
     ngx_http_ai_stage_e stage, ngx_http_ai_hook_pt hook);
@@ -187,6 +188,7 @@ ngx_module_t  ngx_http_ai_core_module = {
 static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_core_enable,
     ngx_http_ai_core_serves,
+    ngx_http_ai_core_parse_whole,
     ngx_http_ai_core_enabled,
     ngx_http_ai_core_add_hook,
     ngx_http_ai_core_add_permit,
@@ -670,6 +672,17 @@ ngx_http_ai_core_serves(ngx_conf_t *cf)
     alcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_ai_core_module);
 
     return alcf->enable == 1;
+}
+
+
+static void
+ngx_http_ai_core_parse_whole(ngx_conf_t *cf)
+{
+    ngx_http_ai_core_loc_conf_t  *alcf;
+
+    alcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_ai_core_module);
+
+    alcf->whole = 1;
 }
 
 

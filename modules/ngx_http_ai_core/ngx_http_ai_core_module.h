@@ -59,6 +59,7 @@ typedef struct {
 typedef struct {
     ngx_flag_t                     enable;
     ngx_http_ai_limits_t           limits;
+    ngx_uint_t                     whole;         /* see parse_whole() */
 } ngx_http_ai_core_loc_conf_t;
 
 

@@ -45,6 +45,9 @@ typedef struct {
 } ngx_http_ai_data_view_t;
 
 
+static ngx_http_ai_data_half_t *ngx_http_ai_data_begin(
+    ngx_http_ai_data_sh_t *sh, ngx_http_ai_data_view_t *view,
+    ngx_atomic_uint_t *generation);
 static volatile ngx_http_ai_data_record_t *ngx_http_ai_data_lookup(
     ngx_http_ai_data_view_t *view, uint32_t hash, ngx_str_t *key);
 static ngx_uint_t ngx_http_ai_data_same(u_char *a, u_char *b, size_t len);
@@ -254,6 +257,37 @@ ngx_http_ai_data_add(ngx_http_ai_data_load_t *load, ngx_str_t *blob,
 }
 
 
+/*
+ * The half in force.  What is read of it may have been replaced since: it is
+ * mapped for good, so offsets that stay within it cannot do harm, and its
+ * stamp tells at the end.  NULL: it is being replaced, again.
+ */
+
+static ngx_http_ai_data_half_t *
+ngx_http_ai_data_begin(ngx_http_ai_data_sh_t *sh,
+    ngx_http_ai_data_view_t *view, ngx_atomic_uint_t *generation)
+{
+    ngx_http_ai_data_half_t  *half;
+
+    *generation = sh->generation;
+
+    half = &sh->half[*generation & 1];
+
+    if (half->stamp != *generation) {
+        ngx_cpu_pause();
+        return NULL;
+    }
+
+    ngx_http_ai_data_fence();
+
+    view->base = half->base;
+    view->size = sh->size;
+    view->mask = *(volatile uint32_t *) &half->mask;
+
+    return half;
+}
+
+
 ngx_int_t
 ngx_http_ai_data_find(ngx_http_ai_data_t *data, ngx_str_t *key,
     ngx_pool_t *pool, ngx_str_t *blob)
@@ -272,30 +306,15 @@ ngx_http_ai_data_find(ngx_http_ai_data_t *data, ngx_str_t *key,
 
     for (tries = 0; tries < NGX_HTTP_AI_DATA_TRIES; tries++) {
 
-        generation = sh->generation;
-
-        if (generation == 0) {
+        if (sh->generation == 0) {
             return NGX_DECLINED;
         }
 
-        half = &sh->half[generation & 1];
+        half = ngx_http_ai_data_begin(sh, &view, &generation);
 
-        if (half->stamp != generation) {
-            ngx_cpu_pause();
+        if (half == NULL) {
             continue;
         }
-
-        ngx_http_ai_data_fence();
-
-        /*
-         * What is read may have been replaced since.  The half is mapped for
-         * good, so offsets that stay within it cannot do harm, and the stamp
-         * tells at the end.
-         */
-
-        view.base = half->base;
-        view.size = sh->size;
-        view.mask = *(volatile uint32_t *) &half->mask;
 
         record = ngx_http_ai_data_lookup(&view, hash, key);
 
@@ -382,24 +401,15 @@ ngx_http_ai_data_walk(ngx_http_ai_data_t *data, ngx_pool_t *pool,
             return NGX_ERROR;
         }
 
-        generation = sh->generation;
-
-        if (generation == 0) {
+        if (sh->generation == 0) {
             return NGX_OK;
         }
 
-        half = &sh->half[generation & 1];
+        half = ngx_http_ai_data_begin(sh, &view, &generation);
 
-        if (half->stamp != generation) {
-            ngx_cpu_pause();
+        if (half == NULL) {
             continue;
         }
-
-        ngx_http_ai_data_fence();
-
-        view.base = half->base;
-        view.size = sh->size;
-        view.mask = *(volatile uint32_t *) &half->mask;
 
         blobs.nelts = 0;
 

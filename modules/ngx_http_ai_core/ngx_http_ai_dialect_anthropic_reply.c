@@ -1129,6 +1129,11 @@ ngx_http_ai_anthropic_out_usage(ngx_http_ai_encoder_t *enc)
         ngx_http_ai_out_lit(out, "\"");
     }
 
+    if (u->cost >= 0) {
+        ngx_http_ai_out_lit(out, ",\"cost\":");
+        ngx_http_ai_out_dollars(out, u->cost);
+    }
+
     ngx_http_ai_out_lit(out, "}");
 }
 

@@ -1001,7 +1001,14 @@ ngx_http_ai_openai_out_usage(ngx_http_ai_out_t *out, ngx_http_ai_usage_t *u)
         ngx_http_ai_out_int(out, u->audio_out);
     }
 
-    ngx_http_ai_out_lit(out, "}}");
+    ngx_http_ai_out_lit(out, "}");
+
+    if (u->cost >= 0) {
+        ngx_http_ai_out_lit(out, ",\"cost\":");
+        ngx_http_ai_out_dollars(out, u->cost);
+    }
+
+    ngx_http_ai_out_lit(out, "}");
 }
 
 

@@ -181,6 +181,7 @@ ngx_http_ai_fetch(ngx_http_ai_fetcher_t *fetcher, ngx_str_t *url,
     x->fetch.error = NULL;
     ngx_str_null(&x->fetch.answer);
     x->fetch.max_age = -1;
+    x->fetch.retry_after = 0;
 
     x->pool = pool;
     x->log = log;

@@ -53,6 +53,7 @@ struct ngx_http_ai_fetch_s {
     const char                *error;         /* "timed out", ... */
     ngx_str_t                  answer;
     time_t                     max_age;       /* of Cache-Control; -1 */
+    time_t                     retry_after;   /* seconds; 0: not told */
 };
 
 

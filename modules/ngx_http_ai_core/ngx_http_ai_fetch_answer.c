@@ -164,7 +164,7 @@ ngx_http_ai_fetch_line(ngx_http_ai_fetch_ctx_t *x, u_char *p, u_char *last,
 {
     off_t    len;
     size_t   size;
-    time_t   max_age;
+    time_t   max_age, wait;
     u_char  *value;
 
     value = ngx_strlchr(p, last, ':');
@@ -235,6 +235,19 @@ ngx_http_ai_fetch_line(ngx_http_ai_fetch_ctx_t *x, u_char *p, u_char *last,
         {
             x->fetch.max_age = max_age;
         }
+    }
+
+    if (size == 11
+        && ngx_strncasecmp(p, (u_char *) "Retry-After", 11) == 0)
+    {
+        wait = ngx_atotm(value, last - value);
+
+        if (wait == NGX_ERROR) {
+            wait = ngx_parse_http_time(value, last - value);
+            wait = (wait == NGX_ERROR) ? 0 : wait - ngx_time();
+        }
+
+        x->fetch.retry_after = ngx_max(wait, 0);
     }
 
     return NULL;

@@ -1118,22 +1118,53 @@ ngx_http_ai_out_grow(ngx_http_ai_out_t *out, size_t n)
 void
 ngx_http_ai_out_int(ngx_http_ai_out_t *out, int64_t n)
 {
-    u_char     buf[NGX_INT64_LEN], *p;
-    uint64_t   u;
+    u_char         buf[NGX_INT64_LEN], *p;
+    uint64_t       u;
+
+    static u_char  pairs[] =
+        "00010203040506070809101112131415161718192021222324"
+        "25262728293031323334353637383940414243444546474849"
+        "50515253545556575859606162636465666768697071727374"
+        "75767778798081828384858687888990919293949596979899";
 
     p = buf + NGX_INT64_LEN;
     u = (n < 0) ? 0 - (uint64_t) n : (uint64_t) n;
 
-    do {
-        *--p = (u_char) ('0' + u % 10);
-        u /= 10;
-    } while (u);
+    while (u >= 100) {
+        p -= 2;
+        ngx_memcpy(p, &pairs[u % 100 * 2], 2);
+        u /= 100;
+    }
+
+    if (u >= 10) {
+        p -= 2;
+        ngx_memcpy(p, &pairs[u * 2], 2);
+
+    } else {
+        *--p = (u_char) ('0' + u);
+    }
 
     if (n < 0) {
         *--p = '-';
     }
 
     ngx_http_ai_out_mem(out, p, buf + NGX_INT64_LEN - p);
+}
+
+
+void
+ngx_http_ai_out_dollars(ngx_http_ai_out_t *out, int64_t nano)
+{
+    u_char  buf[NGX_HTTP_AI_DOLLARS_LEN];
+
+    ngx_http_ai_out_mem(out, buf, ngx_http_ai_dollars(buf, nano) - buf);
+}
+
+
+u_char *
+ngx_http_ai_dollars(u_char *p, int64_t nano)
+{
+    return ngx_sprintf(p, "%L.%09L", nano / 1000000000, nano % 1000000000);
 }
 
 

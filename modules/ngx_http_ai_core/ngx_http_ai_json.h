@@ -284,6 +284,13 @@ ngx_http_ai_out_mem(ngx_http_ai_out_t *out, const void *data, size_t len)
 
 void ngx_http_ai_out_int(ngx_http_ai_out_t *out, int64_t n);
 
+/* nano-dollars, not negative, as dollars with nine decimals; the latter
+ * writes them at p and returns the end */
+void ngx_http_ai_out_dollars(ngx_http_ai_out_t *out, int64_t nano);
+u_char *ngx_http_ai_dollars(u_char *p, int64_t nano);
+
+#define NGX_HTTP_AI_DOLLARS_LEN  (NGX_INT64_LEN + 1)
+
 /* plain bytes escaped as the inside of a JSON string: quotes, backslash,
  * control characters, DEL stays; invalid UTF-8 becomes U+FFFD */
 void ngx_http_ai_out_escaped(ngx_http_ai_out_t *out, u_char *data, size_t len);

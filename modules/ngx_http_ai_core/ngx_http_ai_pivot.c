@@ -83,6 +83,7 @@ ngx_http_ai_usage_init(ngx_http_ai_usage_t *u)
     u->reasoning = -1;
     u->audio_in = -1;
     u->audio_out = -1;
+    u->cost = -1;
 
     ngx_str_null(&u->service_tier);
 }
@@ -104,6 +105,7 @@ ngx_http_ai_usage_merge(ngx_http_ai_usage_t *to, ngx_http_ai_usage_t *from)
     ngx_http_ai_usage_take(reasoning);
     ngx_http_ai_usage_take(audio_in);
     ngx_http_ai_usage_take(audio_out);
+    ngx_http_ai_usage_take(cost);
 
     if (from->service_tier.data) {
         to->service_tier = from->service_tier;

@@ -98,6 +98,8 @@ typedef struct {
     int64_t                    reasoning;         /* part of out */
     int64_t                    audio_in;          /* part of in_fresh */
     int64_t                    audio_out;         /* part of out */
+    int64_t                    cost;              /* nano-dollars, to be told
+                                                     to the client */
     ngx_str_t                  service_tier;      /* raw text, may be absent */
 } ngx_http_ai_usage_t;
 

@@ -118,6 +118,7 @@ ngx_http_ai_create_ctx(ngx_http_request_t *r)
     ctx->cost = -1;
     ctx->images = -1;
     ctx->input_estimate = -1;
+    ctx->output_cap = -1;
     ctx->watch = NGX_HTTP_AI_WATCH_NEVER;
     ngx_http_ai_usage_init(&ctx->usage);
 
@@ -725,17 +726,31 @@ static ngx_int_t
 ngx_http_ai_parse(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_error_t *err)
 {
-    size_t                    i;
-    ngx_int_t                 rc;
-    ngx_str_t                 raw;
-    ngx_uint_t                n, type;
-    ngx_http_ai_json_t       *j, options;
-    ngx_http_ai_json_node_t   nodes[8];
+    size_t                        i;
+    ngx_int_t                     rc;
+    ngx_str_t                     raw;
+    ngx_uint_t                    n, type;
+    ngx_http_ai_json_t           *j, options;
+    ngx_http_ai_json_node_t       nodes[8];
+    ngx_http_ai_core_loc_conf_t  *alcf;
+
+    alcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_core_module);
 
     j = &ctx->json;
-    j->shallow = 1;
+    j->shallow = alcf->whole ? 0 : 1;
 
     rc = ngx_http_ai_json_parse(j, ctx->body.data, ctx->body.len);
+
+    if (rc == NGX_OK) {
+        ctx->whole = !j->shallow;
+
+    } else if (rc == NGX_DECLINED && j->limit && !j->shallow) {
+
+        /* there may be too many values only below the top level */
+
+        j->shallow = 1;
+        rc = ngx_http_ai_json_parse(j, ctx->body.data, ctx->body.len);
+    }
 
     if (rc == NGX_ERROR) {
         return NGX_ERROR;

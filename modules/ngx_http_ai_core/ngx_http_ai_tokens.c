@@ -6,6 +6,7 @@
 
 #include <ngx_config.h>
 #include <ngx_core.h>
+#include "ngx_http_ai_scan.h"
 #include "ngx_http_ai_tokens.h"
 
 
@@ -37,6 +38,10 @@
 #define NGX_HTTP_AI_TOKENS_CYRILLIC   4
 #define NGX_HTTP_AI_TOKENS_EMOJI      150
 
+/* bytes of plain text that are looked at together, and worth it */
+#define NGX_HTTP_AI_TOKENS_BLOCK      64
+#define NGX_HTTP_AI_TOKENS_LEAST      24
+
 /* not a code point */
 #define NGX_HTTP_AI_TOKENS_INVALID    0xffffffff
 
@@ -63,6 +68,9 @@ typedef struct {
 
 
 static uint32_t ngx_http_ai_tokens_char(u_char *p, u_char *last, size_t *len);
+#if (NGX_HTTP_AI_SCAN_SSE2)
+static uint64_t ngx_http_ai_tokens_plain(u_char **pos, u_char *last);
+#endif
 static uint64_t ngx_http_ai_tokens_word(u_char **pos, u_char *last);
 static uint64_t ngx_http_ai_tokens_sign(uint32_t ch);
 static ngx_uint_t ngx_http_ai_tokens_contraction(u_char *p, u_char *last);
@@ -181,7 +189,7 @@ ngx_http_ai_tokens_raw(u_char *data, size_t len)
     size_t       n, k, spaces;
     uint32_t     ch, first;
     uint64_t     sum;
-    ngx_uint_t   class, eols, same;
+    ngx_uint_t   class, eols, same, word;
 
     p = data;
     last = data + len;
@@ -198,17 +206,32 @@ ngx_http_ai_tokens_raw(u_char *data, size_t len)
 
         /* most of all text: a word, and a space before it */
 
+        word = (class == sw_lower || class == sw_upper);
+        k = 0;
+
         if (*p == ' ' && last - p > 1
             && (uint8_t) (ngx_http_ai_tokens_class(p[1]) - sw_lower)
                <= sw_upper - sw_lower)
         {
-            p++;
-            sum += ngx_http_ai_tokens_word(&p, last);
-            spaces = 0;
-            continue;
+            word = 1;
+            k = 1;
         }
 
-        if (class == sw_lower || class == sw_upper) {
+        if (word) {
+
+#if (NGX_HTTP_AI_SCAN_SSE2)
+            if (last - p >= NGX_HTTP_AI_TOKENS_LEAST) {
+                n = ngx_http_ai_tokens_plain(&p, last);
+
+                if (n) {
+                    sum += n;
+                    spaces = 0;
+                    continue;
+                }
+            }
+#endif
+
+            p += k;
             sum += ngx_http_ai_tokens_word(&p, last);
             spaces = 0;
             continue;
@@ -350,6 +373,169 @@ ngx_http_ai_tokens_raw(u_char *data, size_t len)
 
     return sum;
 }
+
+
+#if (NGX_HTTP_AI_SCAN_SSE2)
+
+#define ngx_http_ai_tokens_mask(mask, x)                                      \
+    mask |= (uint64_t) _mm_movemask_epi8(x) << i
+
+#define ngx_http_ai_tokens_range(x, first, n)                                 \
+    _mm_cmpeq_epi8(_mm_min_epu8(_mm_sub_epi8(x, _mm_set1_epi8(first)),        \
+                                _mm_set1_epi8(n)),                            \
+                   _mm_sub_epi8(x, _mm_set1_epi8(first)))
+
+
+/*
+ * The same for plain text, a bit for each byte of a block, as many words as
+ * are whole there: between two of them is a space, a sign of punctuation and
+ * a space, a line end, or a quote and a space.  Begins with a letter, or with
+ * a space and a letter; 0: there is something else.
+ */
+
+static uint64_t
+ngx_http_ai_tokens_plain(u_char **pos, u_char *last)
+{
+    u_char      *p, buf[NGX_HTTP_AI_TOKENS_BLOCK];
+    size_t       len;
+    __m128i      x;
+    uint64_t     upper, letters, spaces, marks, escapes, eols, quotes, after,
+                 bits, end, sum;
+    ngx_uint_t   i, n, class;
+
+    p = *pos;
+    len = last - p;
+
+    if (len < NGX_HTTP_AI_TOKENS_BLOCK) {
+        ngx_memzero(buf, NGX_HTTP_AI_TOKENS_BLOCK);
+        ngx_memcpy(buf, p, len);
+        p = buf;
+    }
+
+    upper = 0;
+    letters = 0;
+    spaces = 0;
+    marks = 0;
+    escapes = 0;
+
+    for (i = 0; i < NGX_HTTP_AI_TOKENS_BLOCK; i += 16) {
+        x = _mm_loadu_si128((__m128i *) (p + i));
+
+        ngx_http_ai_tokens_mask(spaces, _mm_cmpeq_epi8(x,
+                                                       _mm_set1_epi8(' ')));
+        ngx_http_ai_tokens_mask(escapes, _mm_cmpeq_epi8(x,
+                                                       _mm_set1_epi8('\\')));
+
+        /* ",", "-", "." */
+        ngx_http_ai_tokens_mask(marks, ngx_http_ai_tokens_range(x, ',', 2));
+        ngx_http_ai_tokens_mask(upper, ngx_http_ai_tokens_range(x, 'A', 25));
+
+        x = _mm_or_si128(x, _mm_set1_epi8(0x20));
+
+        ngx_http_ai_tokens_mask(letters, ngx_http_ai_tokens_range(x, 'a', 25));
+    }
+
+    eols = 0;
+    quotes = 0;
+
+    for (bits = escapes << 1 >> 1; bits; bits &= bits - 1) {
+        n = __builtin_ctzll(bits);
+
+        if (p[n + 1] == 'n') {
+            eols |= (uint64_t) 1 << n;
+
+        } else if (p[n + 1] == '"') {
+            quotes |= (uint64_t) 1 << n;
+
+        } else {
+            break;
+        }
+    }
+
+    escapes = eols | quotes;
+    letters &= ~(escapes << 1);
+    after = letters << 1;
+    eols &= (after | marks << 1) & letters >> 2;
+
+    escapes = eols | quotes;
+
+    bits = ~(letters | spaces | marks | escapes | escapes << 1)
+           | (spaces & spaces << 1)
+           | (upper & after)
+           | (marks & ~(after & (spaces | eols) >> 1))
+           | (quotes & ~((after & spaces >> 2)
+                         | (spaces << 1 & letters >> 2)));
+
+    n = bits ? (ngx_uint_t) __builtin_ctzll(bits) : NGX_HTTP_AI_TOKENS_BLOCK;
+
+    if (n == 0) {
+        return 0;
+    }
+
+    end = (uint64_t) -1 >> (64 - n);
+
+    if (n < len) {
+
+        /* does the last word end here? */
+
+        class = (n < NGX_HTTP_AI_TOKENS_BLOCK)
+                ? ngx_http_ai_tokens_class(p[n]) : sw_lower;
+
+        if (class >= sw_escape || class == sw_lower || class == sw_upper
+            || p[n] == '\'')
+        {
+            bits = ~letters & end;
+
+            if (bits == 0) {
+                return 0;
+            }
+
+            n = 64 - __builtin_clzll(bits);
+        }
+    }
+
+    /* a space belongs to what follows */
+
+    if (p[n - 1] == ' ') {
+        n--;
+
+        if (n == 0) {
+            return 0;
+        }
+    }
+
+    end = (uint64_t) -1 >> (64 - n);
+    letters &= end;
+
+    /* the eighth letter of a word, and those behind it */
+
+    bits = letters & letters << 1;
+    bits &= bits << 2;
+    bits &= bits << 4;
+
+    sum = 0;
+
+    if (bits) {
+        after = bits & bits << 8;
+
+        if (after & after << (NGX_HTTP_AI_TOKENS_LONG - 15)) {
+            return 0;
+        }
+
+        sum = __builtin_popcountll(bits) * NGX_HTTP_AI_TOKENS_LETTER;
+    }
+
+    /* line ends after punctuation belong to it */
+
+    bits = (letters & ~(letters << 1))
+           | ((marks | quotes | (eols & ~(marks << 1))) & end);
+
+    *pos += n;
+
+    return sum + __builtin_popcountll(bits) * NGX_HTTP_AI_TOKEN;
+}
+
+#endif
 
 
 static uint64_t

@@ -5,6 +5,7 @@
 
 
 #include "ngx_http_ai_core_module.h"
+#include "ngx_http_ai_conf.h"
 
 
 static ngx_int_t ngx_http_ai_str_variable(ngx_http_request_t *r,
@@ -302,16 +303,12 @@ ngx_http_ai_state_variable(ngx_http_request_t *r,
             break;
         }
 
-        p = ngx_pnalloc(r->pool, NGX_INT64_LEN + 10);
+        p = ngx_pnalloc(r->pool, NGX_HTTP_AI_DOLLARS_LEN);
         if (p == NULL) {
             return NGX_ERROR;
         }
 
-        ngx_http_ai_set_variable(v, p,
-                                 ngx_sprintf(p, "%L.%09L",
-                                             ctx->cost / 1000000000,
-                                             ctx->cost % 1000000000)
-                                 - p);
+        ngx_http_ai_set_variable(v, p, ngx_http_ai_dollars(p, ctx->cost) - p);
         return NGX_OK;
     }
 
@@ -324,17 +321,5 @@ ngx_http_ai_state_variable(ngx_http_request_t *r,
 ngx_int_t
 ngx_http_ai_add_variables(ngx_conf_t *cf)
 {
-    ngx_http_variable_t  *var, *v;
-
-    for (v = ngx_http_ai_vars; v->name.len; v++) {
-        var = ngx_http_add_variable(cf, &v->name, v->flags);
-        if (var == NULL) {
-            return NGX_ERROR;
-        }
-
-        var->get_handler = v->get_handler;
-        var->data = v->data;
-    }
-
-    return NGX_OK;
+    return ngx_http_ai_conf_variables(cf, ngx_http_ai_vars);
 }

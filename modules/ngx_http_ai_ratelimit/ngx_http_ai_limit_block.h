@@ -51,10 +51,10 @@ typedef struct {
     uint32_t                   newer;
     uint32_t                   older;
     uint32_t                   hash;
-    uint32_t                   nholds;
     uint32_t                   serial;    /* changes when use is forgotten */
     uint32_t                   used;      /* the slot is */
     uint32_t                   len;
+    uint32_t                   nholds;    /* a hold changes what follows */
     int64_t                    seq;
 } ngx_http_ai_limit_link_t;
 
@@ -96,13 +96,13 @@ typedef struct {
 } ngx_http_ai_limit_slot_t;
 
 
-/* kept as a whole with each change */
-
 typedef struct {
     uint32_t                   kfree;
     uint32_t                   ktop;
     uint32_t                   newest;
     uint32_t                   oldest;
+
+    /* what holds change, up to the first numbers of the statistics */
     uint32_t                   hfree;
     uint32_t                   htop;
     uint32_t                   tomb_first;
@@ -193,7 +193,7 @@ ngx_http_ai_limit_keep(ngx_http_ai_limit_store_t *st, void *p, size_t size)
 
     n = (size + 7) & ~(size_t) 7;
 
-    if (st->nundo + n + sizeof(uint64_t) > NGX_HTTP_AI_LIMIT_UNDO) {
+    if (st->nundo > NGX_HTTP_AI_LIMIT_UNDO - sizeof(uint64_t) - n) {
         return;
     }
 
@@ -218,13 +218,59 @@ ngx_http_ai_limit_commit(ngx_http_ai_limit_store_t *st)
 }
 
 
+/* what a hold that comes or goes changes of the head */
+
+static ngx_inline void
+ngx_http_ai_limit_keep_holds(ngx_http_ai_limit_store_t *st)
+{
+    ngx_http_ai_limit_keep(st, &st->head.hfree,
+                           offsetof(ngx_http_ai_limit_head_t, stats.expired)
+                           - offsetof(ngx_http_ai_limit_head_t, hfree));
+}
+
+
+static ngx_inline void
+ngx_http_ai_limit_keep_count(ngx_http_ai_limit_store_t *st,
+    ngx_http_ai_limit_link_t *link)
+{
+    ngx_http_ai_limit_keep(st, &link->nholds,
+                           sizeof(ngx_http_ai_limit_link_t)
+                           - offsetof(ngx_http_ai_limit_link_t, nholds));
+}
+
+
+/* what changes with the use of a rate, and what with its limit */
+
+static ngx_inline void
+ngx_http_ai_limit_keep_rate(ngx_http_ai_limit_store_t *st,
+    ngx_http_ai_rate_t *r)
+{
+    if (r->nlows) {
+        ngx_http_ai_limit_keep(st, r, offsetof(ngx_http_ai_rate_t, limit));
+
+    } else {
+        ngx_http_ai_limit_keep(st, r, offsetof(ngx_http_ai_rate_t, seq));
+    }
+}
+
+
+static ngx_inline void
+ngx_http_ai_limit_keep_given(ngx_http_ai_limit_store_t *st,
+    ngx_http_ai_rate_t *r)
+{
+    ngx_http_ai_limit_keep(st, &r->limit, sizeof(ngx_http_ai_rate_t)
+                                          - offsetof(ngx_http_ai_rate_t,
+                                                     limit));
+}
+
+
 static ngx_inline void
 ngx_http_ai_limit_keep_meter(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_meters_t *meters, ngx_uint_t m)
 {
     if (ngx_http_ai_meter_is_rate(m)) {
-        ngx_http_ai_limit_keep(st, &meters->rates[m],
-                               sizeof(ngx_http_ai_rate_t));
+        ngx_http_ai_limit_keep_rate(st, &meters->rates[m]);
+        ngx_http_ai_limit_keep_given(st, &meters->rates[m]);
 
     } else if (ngx_http_ai_meter_is_window(m)) {
         ngx_http_ai_limit_keep(st, ngx_http_ai_meter_window(meters, m),
@@ -237,13 +283,31 @@ ngx_http_ai_limit_keep_meter(ngx_http_ai_limit_store_t *st,
 }
 
 
+/* is the key there? */
+
+static ngx_inline ngx_uint_t
+ngx_http_ai_limit_is(ngx_http_ai_limit_store_t *st, uint32_t i, ngx_str_t *key)
+{
+    ngx_http_ai_limit_key_t  *k;
+
+    if (i == 0 || i > st->head.ktop) {
+        return 0;
+    }
+
+    k = ngx_http_ai_limit_key(st, i);
+
+    return k->link.used && k->link.len == key->len
+           && ngx_memcmp(k->data, key->data, key->len) == 0;
+}
+
+
 uint64_t ngx_http_ai_limit_hash(uint64_t *seed, u_char *p, size_t len);
 
 /* the clock of rates; peeked: "now" changes nothing */
 int64_t ngx_http_ai_limit_time(ngx_http_ai_limit_store_t *st, int64_t now,
     ngx_uint_t peeked);
 
-/* keys; those that change something want the head kept, but for room() */
+/* keys; add() wants the head kept */
 uint32_t ngx_http_ai_limit_find(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     uint32_t hash);
 ngx_int_t ngx_http_ai_limit_room(ngx_http_ai_limit_store_t *st, int64_t now);

@@ -18,9 +18,21 @@
 
 #define NGX_HTTP_AI_LIMIT_TOMBS  1024
 
+/* bits of the meters that are rates */
+#define NGX_HTTP_AI_LIMIT_RATE_BITS                                           \
+    (((ngx_uint_t) 1 << NGX_HTTP_AI_LIMIT_RATES) - 1)
+
 #define NGX_HTTP_AI_LIMIT_SEEN   (((uint64_t) 1 << 48) - 1)
 
 
+static ngx_int_t ngx_http_ai_limit_fit(ngx_http_ai_limit_store_t *st,
+    ngx_http_ai_meters_t *meters, ngx_uint_t known, int64_t time,
+    ngx_http_ai_limit_t *limits, ngx_uint_t mask,
+    ngx_http_ai_amounts_t *amounts, ngx_http_ai_amounts_t *taken,
+    uint32_t *cut);
+static void ngx_http_ai_limit_hold(ngx_http_ai_limit_link_t *link,
+    ngx_http_ai_meters_t *meters, ngx_uint_t mask,
+    ngx_http_ai_amounts_t *taken);
 static ngx_int_t ngx_http_ai_limit_allowed(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_meters_t *meters, ngx_http_ai_limit_t *limits,
     ngx_http_ai_amounts_t *amounts, ngx_uint_t whole, int64_t now,
@@ -58,9 +70,29 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     ngx_http_ai_limit_t *limits, ngx_http_ai_amounts_t *amounts,
     ngx_http_ai_hold_t *hold, ngx_http_ai_limit_refusal_t *refusal)
 {
+    ngx_uint_t  m, mask;
+
+    mask = 0;
+
+    for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
+        mask |= (ngx_uint_t) (limits[m].limit >= 0) << m;
+    }
+
+    return ngx_http_ai_limit_reserve_of(st, key, id, owner, now, deadline,
+                                        limits, mask, amounts, hold, refusal);
+}
+
+
+ngx_http_ai_limit_e
+ngx_http_ai_limit_reserve_of(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
+    u_char *id, uint64_t owner, int64_t now, int64_t deadline,
+    ngx_http_ai_limit_t *limits, ngx_uint_t mask,
+    ngx_http_ai_amounts_t *amounts, ngx_http_ai_hold_t *hold,
+    ngx_http_ai_limit_refusal_t *refusal)
+{
     int64_t                    time, tokens, output;
     uint32_t                   i, k, hash, chain, *head;
-    ngx_uint_t                 m, alone;
+    ngx_uint_t                 m;
     ngx_http_ai_meters_t      *meters, fresh;
     ngx_http_ai_amounts_t      taken;
     ngx_http_ai_limit_key_t   *kp;
@@ -68,13 +100,20 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 
     hold->index = 0;
     hold->serial = 0;
+    hold->cut = 0;
 
     time = ngx_http_ai_limit_time(st, now, 0);
 
-    hash = ngx_http_ai_limit_hash(st->seed, key->data, key->len);
-    chain = ngx_http_ai_limit_chain(st, id);
+    hash = 0;
+    k = hold->key;
 
-    k = ngx_http_ai_limit_find(st, key, hash);
+    if (!ngx_http_ai_limit_is(st, k, key)) {
+        hash = ngx_http_ai_limit_hash(st->seed, key->data, key->len);
+        k = ngx_http_ai_limit_find(st, key, hash);
+        hold->key = k;
+    }
+
+    chain = ngx_http_ai_limit_chain(st, id);
     i = k ? ngx_http_ai_limit_running(st, k, id, chain) : 0;
 
     if (i) {
@@ -84,40 +123,30 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         return NGX_HTTP_AI_LIMIT_REPEATED;
     }
 
-    for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-        taken.v[m] = (limits[m].limit < 0) ? 0
-                                           : ngx_http_ai_amount(amounts->v[m]);
-    }
-
-    kp = NULL;
-    meters = &fresh;
-
     if (k) {
         kp = ngx_http_ai_limit_key(st, k);
         meters = &kp->meters;
 
-        ngx_http_ai_limit_keep(st, &st->head, sizeof(st->head));
-        ngx_http_ai_limit_keep(st, &kp->link, sizeof(kp->link));
+        ngx_http_ai_limit_keep_holds(st);
+        ngx_http_ai_limit_keep_count(st, &kp->link);
         ngx_http_ai_limit_touch(st, k);
 
     } else {
+        kp = NULL;
+        meters = &fresh;
+
         ngx_http_ai_meters_init(meters);
     }
 
-    for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-        if (limits[m].limit >= 0) {
+    ngx_memzero(&taken, sizeof(ngx_http_ai_amounts_t));
 
-            if (k) {
-                ngx_http_ai_limit_keep_meter(st, meters, m);
-            }
-
-            ngx_http_ai_meter_advance(meters, m, &limits[m], time);
-        }
-    }
-
-    if (ngx_http_ai_limit_allowed(st, meters, limits, &taken, 1, now, refusal)
+    if (ngx_http_ai_limit_fit(st, meters, k != 0, time, limits, mask, amounts,
+                              &taken, &hold->cut)
         != NGX_OK)
     {
+        (void) ngx_http_ai_limit_allowed(st, meters, limits, &taken, 1, now,
+                                         refusal);
+
         ngx_http_ai_limit_keep(st, &st->head.stats.refused, sizeof(uint64_t));
         st->head.stats.refused++;
         ngx_http_ai_limit_commit(st);
@@ -148,12 +177,13 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         if (k == 0) {
             k = ngx_http_ai_limit_add(st, key, hash, meters);
             kp = ngx_http_ai_limit_key(st, k);
+            hold->key = k;
 
         } else {
             ngx_http_ai_limit_keep(st, &kp->link, sizeof(kp->link));
 
-            for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-                if (limits[m].limit >= 0) {
+            for (m = 0; mask >> m; m++) {
+                if (mask & ((ngx_uint_t) 1 << m)) {
                     ngx_http_ai_limit_keep_meter(st, &kp->meters, m);
                 }
             }
@@ -165,21 +195,11 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     i = ngx_http_ai_limit_alloc(st);
     h = ngx_http_ai_limit_slot(st, i);
 
-    alone = (kp->link.nholds == 0);
-    kp->link.nholds++;
-    kp->link.seq++;
-
     /* the rest of a free slot is nobody's: nothing of it is kept */
 
-    h->mask = 0;
+    ngx_http_ai_limit_hold(&kp->link, meters, mask, &taken);
 
-    for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-        if (limits[m].limit >= 0) {
-            h->mask |= 1 << m;
-            ngx_http_ai_meter_hold(meters, m, taken.v[m], kp->link.seq, alone);
-        }
-    }
-
+    h->mask = mask;
     h->key = k;
     h->chain = chain;
     h->owner = owner;
@@ -226,6 +246,125 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     ngx_http_ai_limit_commit(st);
 
     return NGX_HTTP_AI_LIMIT_OK;
+}
+
+
+/* NGX_OK: all of it may be taken */
+
+static ngx_inline ngx_int_t
+ngx_http_ai_limit_fit(ngx_http_ai_limit_store_t *st,
+    ngx_http_ai_meters_t *meters, ngx_uint_t known, int64_t time,
+    ngx_http_ai_limit_t *limits, ngx_uint_t mask,
+    ngx_http_ai_amounts_t *amounts, ngx_http_ai_amounts_t *taken,
+    uint32_t *cut)
+{
+    int64_t              amount, fits;
+    ngx_int_t            rc;
+    ngx_uint_t           m, bits, given;
+    ngx_http_ai_rate_t  *r;
+
+    rc = NGX_OK;
+
+    for (m = 0, bits = mask & NGX_HTTP_AI_LIMIT_RATE_BITS;
+         bits;
+         m++, bits >>= 1)
+    {
+        if (!(bits & 1)) {
+            continue;
+        }
+
+        r = &meters->rates[m];
+        given = !ngx_http_ai_rate_same(r, &limits[m]);
+
+        if (known) {
+            ngx_http_ai_limit_keep_rate(st, r);
+
+            if (given) {
+                ngx_http_ai_limit_keep_given(st, r);
+            }
+        }
+
+        /* what came back by now did so at the old speed */
+
+        if (time > r->time) {
+            ngx_http_ai_rate_refill(r, time);
+        }
+
+        if (given) {
+            ngx_http_ai_rate_adopt(r, &limits[m], time);
+        }
+
+        amount = ngx_http_ai_amount(amounts->v[m]);
+        fits = ngx_http_ai_fits(r->limit, r->burst, r->used, amount, 1);
+
+        if (fits < 0) {
+            rc = NGX_DECLINED;
+            fits = amount;
+        }
+
+        *cut |= (fits < amount);
+        taken->v[m] = fits;
+    }
+
+    for (m = NGX_HTTP_AI_METER_CONCURRENT, bits = mask >> m;
+         bits;
+         m++, bits >>= 1)
+    {
+        if (!(bits & 1)) {
+            continue;
+        }
+
+        if (known) {
+            ngx_http_ai_limit_keep_meter(st, meters, m);
+        }
+
+        ngx_http_ai_meter_advance(meters, m, &limits[m], time);
+
+        amount = ngx_http_ai_amount(amounts->v[m]);
+        fits = ngx_http_ai_meter_fits(meters, m, amount, 1);
+
+        if (fits < 0) {
+            rc = NGX_DECLINED;
+            fits = amount;
+        }
+
+        *cut |= (fits < amount);
+        taken->v[m] = fits;
+    }
+
+    return rc;
+}
+
+
+static ngx_inline void
+ngx_http_ai_limit_hold(ngx_http_ai_limit_link_t *link,
+    ngx_http_ai_meters_t *meters, ngx_uint_t mask,
+    ngx_http_ai_amounts_t *taken)
+{
+    int64_t     seq;
+    ngx_uint_t  m, bits, alone;
+
+    alone = (link->nholds == 0);
+    seq = ++link->seq;
+    link->nholds++;
+
+    for (m = 0, bits = mask & NGX_HTTP_AI_LIMIT_RATE_BITS;
+         bits;
+         m++, bits >>= 1)
+    {
+        if (bits & 1) {
+            ngx_http_ai_rate_hold(&meters->rates[m], taken->v[m], seq, alone);
+        }
+    }
+
+    for (m = NGX_HTTP_AI_METER_CONCURRENT, bits = mask >> m;
+         bits;
+         m++, bits >>= 1)
+    {
+        if (bits & 1) {
+            ngx_http_ai_meter_hold(meters, m, taken->v[m], seq, alone);
+        }
+    }
 }
 
 
@@ -370,11 +509,11 @@ ngx_http_ai_limit_settle(ngx_http_ai_limit_store_t *st,
         return NGX_HTTP_AI_LIMIT_GONE;
     }
 
-    for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
+    for (m = 0; h->mask >> m; m++) {
         amounts.v[m] = ngx_http_ai_amount(actual->v[m]);
     }
 
-    if (amounts.v[NGX_HTTP_AI_METER_REQUESTS]) {
+    if (actual->v[NGX_HTTP_AI_METER_REQUESTS] > 0) {
         amounts.v[NGX_HTTP_AI_METER_REQUESTS] =
             h->amounts.v[NGX_HTTP_AI_METER_REQUESTS];
     }
@@ -383,7 +522,7 @@ ngx_http_ai_limit_settle(ngx_http_ai_limit_store_t *st,
         return ngx_http_ai_limit_correct(st, hold->index, now, &amounts);
     }
 
-    ngx_http_ai_limit_keep(st, &st->head, sizeof(st->head));
+    ngx_http_ai_limit_keep_holds(st);
 
     ngx_http_ai_limit_charge(st, hold->index, now, &amounts);
     ngx_http_ai_limit_unchain(st, hold->index);
@@ -529,21 +668,22 @@ ngx_http_ai_limit_allowed(ngx_http_ai_limit_store_t *st,
 }
 
 
-/* ids are often counted, and the chains of neighbours are in one cache line */
+/*
+ * Ids are made by the gateway.  They are often counted, and the chains of
+ * neighbours are in one cache line.
+ */
 
 static uint32_t
 ngx_http_ai_limit_chain(ngx_http_ai_limit_store_t *st, u_char *id)
 {
-    uint32_t  low;
-    uint64_t  n[2];
+    uint64_t  n[2], h;
 
     ngx_memcpy(n, id, 16);
 
-    low = n[1] & 15;
-    n[1] -= low;
+    h = (n[0] ^ st->seed[0]) + (n[1] >> 4);
+    h *= 0x9e3779b97f4a7c15;
 
-    return (ngx_http_ai_limit_hash(st->seed, (u_char *) n, 16)
-            & ~(uint64_t) 15) | low;
+    return ((uint32_t) (h >> 32) & ~(uint32_t) 15) | (n[1] & 15);
 }
 
 
@@ -774,7 +914,8 @@ ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st, uint32_t i,
     int64_t now, ngx_http_ai_amounts_t *actual)
 {
     int64_t                    time;
-    ngx_uint_t                 m;
+    ngx_uint_t                 m, bits;
+    ngx_http_ai_rate_t        *r;
     ngx_http_ai_taken_t        taken;
     ngx_http_ai_limit_key_t   *k;
     ngx_http_ai_limit_slot_t  *h;
@@ -784,14 +925,36 @@ ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st, uint32_t i,
     h = ngx_http_ai_limit_slot(st, i);
     k = ngx_http_ai_limit_key(st, h->key);
 
-    ngx_http_ai_limit_keep(st, &k->link, sizeof(k->link));
+    ngx_http_ai_limit_keep_count(st, &k->link);
     k->link.nholds--;
     k->link.seq++;
 
-    for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-        if (h->mask & 1 << m) {
+    for (m = 0, bits = h->mask & NGX_HTTP_AI_LIMIT_RATE_BITS;
+         bits;
+         m++, bits >>= 1)
+    {
+        if (!(bits & 1)) {
+            continue;
+        }
+
+        r = &k->meters.rates[m];
+
+        ngx_http_ai_limit_keep_rate(st, r);
+
+        if (time > r->time) {
+            ngx_http_ai_rate_refill(r, time);
+        }
+
+        ngx_http_ai_limit_taken(h, m, &taken);
+        ngx_http_ai_rate_settle(r, &taken, actual->v[m], k->link.seq);
+    }
+
+    for (m = NGX_HTTP_AI_METER_CONCURRENT, bits = h->mask >> m;
+         bits;
+         m++, bits >>= 1)
+    {
+        if (bits & 1) {
             ngx_http_ai_limit_keep_meter(st, &k->meters, m);
-            ngx_http_ai_meter_advance(&k->meters, m, NULL, time);
             ngx_http_ai_limit_taken(h, m, &taken);
             ngx_http_ai_meter_settle(&k->meters, m, &taken, actual->v[m],
                                      k->link.seq, now);

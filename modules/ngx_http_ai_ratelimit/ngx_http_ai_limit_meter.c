@@ -9,19 +9,9 @@
 #include "ngx_http_ai_limit_meter.h"
 
 
-static void ngx_http_ai_rate_adopt(ngx_http_ai_rate_t *r,
-    ngx_http_ai_limit_t *limit, int64_t time);
-static void ngx_http_ai_rate_refill(ngx_http_ai_rate_t *r, int64_t time);
 static int64_t ngx_http_ai_rate_time(ngx_http_ai_rate_t *r, int64_t need);
 static int64_t ngx_http_ai_rate_divide(int64_t a, int64_t b, int64_t c,
     int64_t *rest);
-static void ngx_http_ai_rate_note(ngx_http_ai_rate_t *r, int64_t seq);
-static void ngx_http_ai_rate_charge(ngx_http_ai_rate_t *r, int64_t amount,
-    int64_t seq);
-static void ngx_http_ai_rate_correct(ngx_http_ai_rate_t *r,
-    ngx_http_ai_taken_t *taken, int64_t actual, int64_t seq);
-static void ngx_http_ai_rate_refund(ngx_http_ai_rate_t *r, int64_t amount,
-    int64_t since);
 static void ngx_http_ai_calendar_adopt(ngx_http_ai_calendar_t *w,
     ngx_http_ai_limit_t *limit);
 static void ngx_http_ai_calendar_charge(ngx_http_ai_calendar_t *w,
@@ -34,22 +24,6 @@ static int64_t ngx_http_ai_calendar_wait(ngx_http_ai_calendar_t *w,
     int64_t most, int64_t now);
 static int64_t ngx_http_ai_calendar_length(ngx_http_ai_calendar_t *w,
     int64_t *more);
-
-
-static ngx_inline int64_t
-ngx_http_ai_sum(int64_t a, int64_t b)
-{
-    a += b;
-
-    return ngx_min(a, NGX_HTTP_AI_LIMIT_SUM);
-}
-
-
-static ngx_inline int64_t
-ngx_http_ai_difference(int64_t a, int64_t b)
-{
-    return (a > b) ? a - b : 0;
-}
 
 
 void
@@ -85,7 +59,7 @@ ngx_http_ai_meter_advance(ngx_http_ai_meters_t *meters, ngx_uint_t m,
 
         ngx_http_ai_rate_refill(r, time);
 
-        if (limit) {
+        if (limit && !ngx_http_ai_rate_same(r, limit)) {
             ngx_http_ai_rate_adopt(r, limit, time);
         }
 
@@ -109,41 +83,24 @@ int64_t
 ngx_http_ai_meter_fits(ngx_http_ai_meters_t *meters, ngx_uint_t m,
     int64_t amount, ngx_uint_t whole)
 {
-    int64_t                  limit, all, taken;
     ngx_http_ai_rate_t      *r;
     ngx_http_ai_calendar_t  *w;
 
-    if (amount == 0) {
-        return 0;
-    }
-
     if (ngx_http_ai_meter_is_rate(m)) {
         r = &meters->rates[m];
-        limit = r->limit;
-        all = r->burst;
-        taken = r->used;
 
-    } else if (ngx_http_ai_meter_is_window(m)) {
+        return ngx_http_ai_fits(r->limit, r->burst, r->used, amount, whole);
+    }
+
+    if (ngx_http_ai_meter_is_window(m)) {
         w = ngx_http_ai_meter_window(meters, m);
-        limit = w->limit;
-        all = limit;
-        taken = w->used + w->held;
 
-    } else {
-        limit = meters->slots.limit;
-        all = limit;
-        taken = meters->slots.held;
+        return ngx_http_ai_fits(w->limit, w->limit, w->used + w->held, amount,
+                                whole);
     }
 
-    if (limit <= 0) {
-        return -1;
-    }
-
-    if (amount <= all - taken) {
-        return amount;
-    }
-
-    return (whole && taken == 0) ? all : -1;
+    return ngx_http_ai_fits(meters->slots.limit, meters->slots.limit,
+                            meters->slots.held, amount, whole);
 }
 
 
@@ -198,20 +155,10 @@ void
 ngx_http_ai_meter_hold(ngx_http_ai_meters_t *meters, ngx_uint_t m,
     int64_t amount, int64_t seq, ngx_uint_t alone)
 {
-    ngx_http_ai_rate_t      *r;
     ngx_http_ai_calendar_t  *w;
 
     if (ngx_http_ai_meter_is_rate(m)) {
-        r = &meters->rates[m];
-
-        if (alone) {
-            r->nlows = 0;
-            r->base = seq;
-        }
-
-        r->held = ngx_http_ai_sum(r->held, amount);
-        ngx_http_ai_rate_charge(r, amount, seq);
-
+        ngx_http_ai_rate_hold(&meters->rates[m], amount, seq, alone);
         return;
     }
 
@@ -229,13 +176,10 @@ void
 ngx_http_ai_meter_settle(ngx_http_ai_meters_t *meters, ngx_uint_t m,
     ngx_http_ai_taken_t *taken, int64_t actual, int64_t seq, int64_t now)
 {
-    ngx_http_ai_rate_t      *r;
     ngx_http_ai_calendar_t  *w;
 
     if (ngx_http_ai_meter_is_rate(m)) {
-        r = &meters->rates[m];
-        r->held = ngx_http_ai_difference(r->held, taken->amount);
-        ngx_http_ai_rate_correct(r, taken, actual, seq);
+        ngx_http_ai_rate_settle(&meters->rates[m], taken, actual, seq);
         return;
     }
 
@@ -246,8 +190,7 @@ ngx_http_ai_meter_settle(ngx_http_ai_meters_t *meters, ngx_uint_t m,
         return;
     }
 
-    meters->slots.held = ngx_http_ai_difference(meters->slots.held,
-                                               taken->amount);
+    ngx_http_ai_slots_settle(&meters->slots, taken->amount);
 }
 
 
@@ -379,6 +322,49 @@ ngx_http_ai_meter_state(ngx_http_ai_meters_t *meters, ngx_uint_t m,
 }
 
 
+void
+ngx_http_ai_meter_left(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    int64_t now, ngx_http_ai_limit_state_t *state)
+{
+    ngx_http_ai_rate_t  *r;
+
+    if (!ngx_http_ai_meter_is_rate(m) || meters->rates[m].limit <= 0) {
+        ngx_http_ai_meter_state(meters, m, now, state);
+        return;
+    }
+
+    r = &meters->rates[m];
+
+    state->limit = r->limit;
+    state->used = r->used;
+    state->held = 0;
+    state->remaining = ngx_http_ai_difference(r->burst, r->used);
+    state->reset = 0;
+    state->period = r->period;
+    state->frac = r->frac;
+}
+
+
+int64_t
+ngx_http_ai_limit_reset_time(ngx_http_ai_limit_state_t *state)
+{
+    ngx_http_ai_rate_t  r;
+
+    if (state->period == 0) {
+        return state->reset;
+    }
+
+    r.limit = state->limit;
+    r.period = state->period;
+    r.frac = state->frac;
+
+    state->reset = ngx_http_ai_rate_time(&r, state->used);
+    state->period = 0;
+
+    return state->reset;
+}
+
+
 ngx_uint_t
 ngx_http_ai_meter_idle(ngx_http_ai_meters_t *meters, ngx_uint_t m,
     int64_t now, int64_t time)
@@ -482,7 +468,7 @@ ngx_http_ai_meter_check(ngx_http_ai_meters_t *meters, ngx_uint_t m)
 }
 
 
-static void
+void
 ngx_http_ai_rate_adopt(ngx_http_ai_rate_t *r, ngx_http_ai_limit_t *limit,
     int64_t time)
 {
@@ -506,7 +492,7 @@ ngx_http_ai_rate_adopt(ngx_http_ai_rate_t *r, ngx_http_ai_limit_t *limit,
 }
 
 
-static void
+void
 ngx_http_ai_rate_refill(ngx_http_ai_rate_t *r, int64_t time)
 {
     int64_t  passed, n, rest, sum;
@@ -620,7 +606,7 @@ ngx_http_ai_rate_divide(int64_t a, int64_t b, int64_t c, int64_t *rest)
  * have a hold.  What was noted before and was not less says nothing any more.
  */
 
-static void
+void
 ngx_http_ai_rate_note(ngx_http_ai_rate_t *r, int64_t seq)
 {
     int64_t     low, least, d;
@@ -670,54 +656,12 @@ ngx_http_ai_rate_note(ngx_http_ai_rate_t *r, int64_t seq)
 }
 
 
-static void
-ngx_http_ai_rate_charge(ngx_http_ai_rate_t *r, int64_t amount, int64_t seq)
-{
-    if (amount == 0) {
-        return;
-    }
-
-    if (seq > r->base) {
-        ngx_http_ai_rate_note(r, seq);
-    }
-
-    r->used = ngx_http_ai_sum(r->used, amount);
-}
-
-
-static void
-ngx_http_ai_rate_correct(ngx_http_ai_rate_t *r, ngx_http_ai_taken_t *taken,
-    int64_t actual, int64_t seq)
-{
-    int64_t  lack, last;
-
-    lack = taken->amount - actual;
-
-    if (lack <= 0) {
-        ngx_http_ai_rate_charge(r, -lack, seq);
-        return;
-    }
-
-    /* what came last was not needed first */
-
-    last = ngx_min(lack, taken->last);
-
-    if (last) {
-        ngx_http_ai_rate_refund(r, last, taken->last_seq);
-    }
-
-    if (lack > last) {
-        ngx_http_ai_rate_refund(r, lack - last, taken->seq);
-    }
-}
-
-
 /*
  * As if it had never been charged.  The use would have been less since then
  * by the amount, but never below nothing.
  */
 
-static void
+void
 ngx_http_ai_rate_refund(ngx_http_ai_rate_t *r, int64_t amount, int64_t since)
 {
     ngx_uint_t  i, k, n;

@@ -42,9 +42,6 @@
 
 
 typedef struct {
-    int64_t                    limit;     /* < 0: was never given */
-    int64_t                    period;
-    int64_t                    burst;
     int64_t                    time;      /* up to which it was refilled */
     int64_t                    used;
     int64_t                    frac;      /* [0, period); 0 if used is */
@@ -53,6 +50,11 @@ typedef struct {
     int64_t                    nlows;
     int64_t                    seq[NGX_HTTP_AI_LIMIT_LOWS];
     int64_t                    low[NGX_HTTP_AI_LIMIT_LOWS];
+
+    /* seldom changed */
+    int64_t                    limit;     /* < 0: was never given */
+    int64_t                    period;
+    int64_t                    burst;
 } ngx_http_ai_rate_t;
 
 
@@ -102,11 +104,138 @@ typedef struct {
     (&(meters)->windows[(m) - NGX_HTTP_AI_METER_Q_REQUESTS])
 
 
+/* "seq" and "low" mean nothing as long as "nlows" is 0 */
+
+/* has the rate this limit already? */
+
+#define ngx_http_ai_rate_same(r, l)                                           \
+    ((r)->limit == (l)->limit && (r)->period == (l)->period                   \
+     && (r)->burst == ((l)->burst > 0 ? (l)->burst : (l)->limit))
+
+
 static ngx_inline int64_t
 ngx_http_ai_amount(int64_t v)
 {
     return (v < 0) ? 0
                    : (v > NGX_HTTP_AI_LIMIT_MAX) ? NGX_HTTP_AI_LIMIT_MAX : v;
+}
+
+
+static ngx_inline int64_t
+ngx_http_ai_sum(int64_t a, int64_t b)
+{
+    a += b;
+
+    return ngx_min(a, NGX_HTTP_AI_LIMIT_SUM);
+}
+
+
+static ngx_inline int64_t
+ngx_http_ai_difference(int64_t a, int64_t b)
+{
+    return (a > b) ? a - b : 0;
+}
+
+
+void ngx_http_ai_rate_refill(ngx_http_ai_rate_t *r, int64_t time);
+void ngx_http_ai_rate_adopt(ngx_http_ai_rate_t *r, ngx_http_ai_limit_t *limit,
+    int64_t time);
+void ngx_http_ai_rate_note(ngx_http_ai_rate_t *r, int64_t seq);
+void ngx_http_ai_rate_refund(ngx_http_ai_rate_t *r, int64_t amount,
+    int64_t since);
+
+
+/* as ngx_http_ai_meter_fits() */
+
+static ngx_inline int64_t
+ngx_http_ai_fits(int64_t limit, int64_t all, int64_t taken, int64_t amount,
+    ngx_uint_t whole)
+{
+    if (amount == 0) {
+        return 0;
+    }
+
+    if (limit <= 0) {
+        return -1;
+    }
+
+    if (amount <= all - taken) {
+        return amount;
+    }
+
+    return (whole && taken == 0) ? all : -1;
+}
+
+
+static ngx_inline void
+ngx_http_ai_rate_charge(ngx_http_ai_rate_t *r, int64_t amount, int64_t seq)
+{
+    if (amount == 0) {
+        return;
+    }
+
+    if (seq > r->base) {
+        ngx_http_ai_rate_note(r, seq);
+    }
+
+    r->used = ngx_http_ai_sum(r->used, amount);
+}
+
+
+static ngx_inline void
+ngx_http_ai_rate_hold(ngx_http_ai_rate_t *r, int64_t amount, int64_t seq,
+    ngx_uint_t alone)
+{
+    if (alone) {
+        r->nlows = 0;
+        r->base = seq;
+    }
+
+    r->held = ngx_http_ai_sum(r->held, amount);
+    ngx_http_ai_rate_charge(r, amount, seq);
+}
+
+
+static ngx_inline void
+ngx_http_ai_rate_correct(ngx_http_ai_rate_t *r, ngx_http_ai_taken_t *taken,
+    int64_t actual, int64_t seq)
+{
+    int64_t  lack, last;
+
+    lack = taken->amount - actual;
+
+    if (lack <= 0) {
+        ngx_http_ai_rate_charge(r, -lack, seq);
+        return;
+    }
+
+    /* what came last was not needed first */
+
+    last = ngx_min(lack, taken->last);
+
+    if (last) {
+        ngx_http_ai_rate_refund(r, last, taken->last_seq);
+    }
+
+    if (lack > last) {
+        ngx_http_ai_rate_refund(r, lack - last, taken->seq);
+    }
+}
+
+
+static ngx_inline void
+ngx_http_ai_slots_settle(ngx_http_ai_slots_t *slots, int64_t amount)
+{
+    slots->held = ngx_http_ai_difference(slots->held, amount);
+}
+
+
+static ngx_inline void
+ngx_http_ai_rate_settle(ngx_http_ai_rate_t *r, ngx_http_ai_taken_t *taken,
+    int64_t actual, int64_t seq)
+{
+    r->held = ngx_http_ai_difference(r->held, taken->amount);
+    ngx_http_ai_rate_correct(r, taken, actual, seq);
 }
 
 
@@ -148,6 +277,10 @@ void ngx_http_ai_meter_correct(ngx_http_ai_meters_t *meters, ngx_uint_t m,
 
 void ngx_http_ai_meter_forget(ngx_http_ai_meters_t *meters, ngx_uint_t m,
     int64_t seq);
+
+/* as far as it needs no division: see ngx_http_ai_limit_reset_time() */
+void ngx_http_ai_meter_left(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    int64_t now, ngx_http_ai_limit_state_t *state);
 
 void ngx_http_ai_meter_state(ngx_http_ai_meters_t *meters, ngx_uint_t m,
     int64_t now, ngx_http_ai_limit_state_t *state);

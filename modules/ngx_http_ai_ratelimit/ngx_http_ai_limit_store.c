@@ -13,7 +13,7 @@
 
 
 #define NGX_HTTP_AI_LIMIT_MAGIC    0x4c6e6941
-#define NGX_HTTP_AI_LIMIT_VERSION  1
+#define NGX_HTTP_AI_LIMIT_VERSION  2
 
 /* clocks of workers differ, as they are cached; ms */
 #define NGX_HTTP_AI_LIMIT_SKEW     60000
@@ -395,8 +395,6 @@ ngx_http_ai_limit_room(ngx_http_ai_limit_store_t *st, int64_t now)
             return NGX_OK;
         }
 
-        ngx_http_ai_limit_keep(st, &st->head, sizeof(st->head));
-        ngx_http_ai_limit_keep(st, &k->link, sizeof(k->link));
         ngx_http_ai_limit_touch(st, i);
         ngx_http_ai_limit_commit(st);
     }
@@ -451,14 +449,19 @@ ngx_http_ai_limit_add(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 }
 
 
-/* the caller has kept the head and the link */
-
 void
 ngx_http_ai_limit_touch(ngx_http_ai_limit_store_t *st, uint32_t i)
 {
+    ngx_http_ai_limit_link_t  *link;
+
     if (st->head.newest == i) {
         return;
     }
+
+    link = &ngx_http_ai_limit_key(st, i)->link;
+
+    ngx_http_ai_limit_keep(st, &st->head.newest, 2 * sizeof(uint32_t));
+    ngx_http_ai_limit_keep(st, &link->newer, 2 * sizeof(uint32_t));
 
     ngx_http_ai_limit_unlink(st, i);
     ngx_http_ai_limit_newest(st, i);
@@ -608,6 +611,25 @@ ngx_http_ai_limit_peek(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 
         ngx_http_ai_meter_advance(&meters, m, &limits[m], time);
         ngx_http_ai_meter_state(&meters, m, now, &states[m]);
+    }
+}
+
+
+void
+ngx_http_ai_limit_left(ngx_http_ai_limit_store_t *st,
+    ngx_http_ai_hold_t *hold, int64_t now, ngx_uint_t mask,
+    ngx_http_ai_limit_state_t *states)
+{
+    ngx_uint_t             m;
+    ngx_http_ai_meters_t  *meters;
+
+    m = ngx_http_ai_limit_slot(st, hold->index)->key;
+    meters = &ngx_http_ai_limit_key(st, m)->meters;
+
+    for (m = 0; mask >> m; m++) {
+        if (mask & ((ngx_uint_t) 1 << m)) {
+            ngx_http_ai_meter_left(meters, m, now, &states[m]);
+        }
     }
 }
 

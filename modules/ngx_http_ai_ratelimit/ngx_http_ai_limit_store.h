@@ -89,6 +89,8 @@ typedef struct {
     int64_t                    remaining; /* never below 0 */
     int64_t                    reset;     /* ms until all is there again; 1000
                                              for slots, if one is held */
+    int64_t                    period;    /* > 0: "reset" is not known yet, */
+    int64_t                    frac;      /* ... "used" is with what is held */
 } ngx_http_ai_limit_state_t;
 
 
@@ -123,6 +125,9 @@ typedef struct {
 typedef struct {
     uint32_t                   index;
     uint32_t                   serial;    /* of the slot's use */
+    uint32_t                   key;       /* where its key is; before
+                                             reserve() a guess, or 0 */
+    uint32_t                   cut;       /* less was taken than asked for */
 } ngx_http_ai_hold_t;
 
 
@@ -165,6 +170,13 @@ ngx_http_ai_limit_e ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_limit_t *limits, ngx_http_ai_amounts_t *amounts,
     ngx_http_ai_hold_t *hold, ngx_http_ai_limit_refusal_t *refusal);
 
+/* the same, for whoever knows which limits there are: a bit for each */
+ngx_http_ai_limit_e ngx_http_ai_limit_reserve_of(
+    ngx_http_ai_limit_store_t *st, ngx_str_t *key, u_char *id, uint64_t owner,
+    int64_t now, int64_t deadline, ngx_http_ai_limit_t *limits,
+    ngx_uint_t mask, ngx_http_ai_amounts_t *amounts, ngx_http_ai_hold_t *hold,
+    ngx_http_ai_limit_refusal_t *refusal);
+
 /* more for a running request, or none, only for the deadline, which also a
  * refusal moves; REFUSED takes nothing */
 ngx_http_ai_limit_e ngx_http_ai_limit_topup(ngx_http_ai_limit_store_t *st,
@@ -188,6 +200,16 @@ void ngx_http_ai_limit_seen(ngx_http_ai_limit_store_t *st,
 ngx_http_ai_limit_e ngx_http_ai_limit_settle(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_hold_t *hold, u_char *id, int64_t now,
     ngx_http_ai_amounts_t *actual);
+
+/*
+ * State of the meters of a hold's key as it was left by reserve() or topup(),
+ * for those that "mask" has a bit for; of rates without what is only
+ * sometimes asked for: when all of it is there again, by reset_time().
+ */
+void ngx_http_ai_limit_left(ngx_http_ai_limit_store_t *st,
+    ngx_http_ai_hold_t *hold, int64_t now, ngx_uint_t mask,
+    ngx_http_ai_limit_state_t *states);
+int64_t ngx_http_ai_limit_reset_time(ngx_http_ai_limit_state_t *state);
 
 /*
  * Charges holds past their deadline or of owners that alive() denies: the

@@ -15,17 +15,19 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_ai_core.h"
+#include "ngx_http_ai_quantity.h"
 #include "ngx_http_ai_limit_store.h"
 #include "ngx_http_ai_limit_window.h"
 
 
 #define NGX_HTTP_AI_LIMIT_KEY_MAX     128
+#define NGX_HTTP_AI_LIMIT_PARTS       4
+#define NGX_HTTP_AI_LIMIT_GUESSES     256
 #define NGX_HTTP_AI_LIMIT_ALERTS      8
 #define NGX_HTTP_AI_LIMIT_WORKERS     512
 #define NGX_HTTP_AI_LIMIT_RAISES      64
 
-/* the largest amount: beyond it JSON readers lose digits */
-#define NGX_HTTP_AI_LIMIT_MOST        ((int64_t) 1 << 53)
+#define NGX_HTTP_AI_LIMIT_MOST        NGX_HTTP_AI_QUANTITY_MOST
 
 #define ngx_http_ai_meter_bit(m)  ((ngx_uint_t) 1 << NGX_HTTP_AI_METER_##m)
 
@@ -117,19 +119,37 @@ typedef struct {
 } ngx_http_ai_zone_sh_t;
 
 
+/* of a key */
+
+typedef struct {
+    ngx_str_t                      text;
+    ngx_int_t                      index;     /* of a variable; NGX_ERROR:
+                                                 the text */
+} ngx_http_ai_key_part_t;
+
+
 typedef struct {
     ngx_str_t                      name;
     ngx_http_ai_zone_kind_e        kind;
     ngx_str_t                      key_text;
     ngx_http_complex_value_t       key;
+    ngx_http_ai_key_part_t         parts[NGX_HTTP_AI_LIMIT_PARTS];
+    ngx_uint_t                     nparts;    /* 0: a complex value only */
+    uint32_t                       guesses[NGX_HTTP_AI_LIMIT_GUESSES];
+                                              /* where keys are, per worker */
     ngx_http_ai_amount_t           amounts[NGX_HTTP_AI_METER_MAX];
     ngx_uint_t                     meters;    /* bits of those set */
     ngx_uint_t                     variable;  /* ... by variables */
     int64_t                        burst;     /* 0: the whole limit */
 
-    /* those of requests, as far as they are constant */
+    /*
+     * Those of requests, as far as they are constant: all but the windows,
+     * which are the worker's.
+     */
     ngx_http_ai_limit_t            limits[NGX_HTTP_AI_METER_MAX];
     ngx_http_ai_window_e           units[NGX_HTTP_AI_METER_MAX];
+    ngx_uint_t                     given;     /* bits of those with a limit */
+    ngx_uint_t                     zeros;     /* ... that allow nothing */
 
     ngx_http_ai_tz_t              *tz;
     ngx_uint_t                     week;      /* first day, 1 is Monday */
@@ -184,7 +204,8 @@ typedef struct {
     ngx_http_ai_switches_t        *switches;  /* per worker */
     ngx_http_ai_webhook_t         *webhook;   /* of alerts; NULL: none */
     ngx_uint_t                     used;      /* a location has limits */
-    ngx_uint_t                     cost;      /* ... has "ai_headers cost" */
+    ngx_uint_t                     cost;      /* ... has "ai_headers cost", */
+    ngx_uint_t                     usage_cost;    /* ... usage_cost */
 } ngx_http_ai_ratelimit_main_conf_t;
 
 
@@ -192,6 +213,7 @@ typedef struct {
 #define NGX_HTTP_AI_HEADERS_RATELIMIT  0x0002
 #define NGX_HTTP_AI_HEADERS_IETF       0x0004
 #define NGX_HTTP_AI_HEADERS_COST       0x0008
+#define NGX_HTTP_AI_HEADERS_USAGE      0x0010
 
 #define NGX_HTTP_AI_DRY_OFF            0x0001
 #define NGX_HTTP_AI_DRY_LIMIT          0x0002
@@ -229,8 +251,10 @@ typedef struct ngx_http_ai_waiter_s  ngx_http_ai_waiter_t;
 typedef struct {
     ngx_http_ai_limit_zone_t      *zone;
     ngx_str_t                      key;
-    ngx_http_ai_limit_t            limits[NGX_HTTP_AI_METER_MAX];
-    ngx_http_ai_window_e           units[NGX_HTTP_AI_METER_MAX];
+
+    /* of each meter; those of the zone as long as they are the same */
+    ngx_http_ai_limit_t           *limits;
+    ngx_http_ai_window_e          *units;
     ngx_uint_t                     meters;    /* bits of those with a limit */
     ngx_uint_t                     zeros;     /* ... that allow nothing */
     ngx_http_ai_amounts_t          held;
@@ -258,6 +282,7 @@ typedef struct {
 
     int64_t                        input;     /* the estimate, tokens */
     int64_t                        output;
+    ngx_http_ai_amounts_t          amounts;   /* ... in each meter */
     int64_t                        seen;      /* output counted so far */
     ngx_uint_t                     next;      /* ticket that is to be had */
     int64_t                        deadline;  /* ms from now */
@@ -340,6 +365,18 @@ void ngx_http_ai_zone_running(ngx_http_ai_limited_t *l);
 int64_t ngx_http_ai_zone_now(void);
 
 
+/* ngx_http_ai_ratelimit_key.c */
+
+ngx_int_t ngx_http_ai_zone_key(ngx_conf_t *cf, ngx_http_ai_limit_zone_t *zone);
+
+/* NGX_DECLINED: it is empty */
+ngx_int_t ngx_http_ai_limit_key(ngx_http_request_t *r,
+    ngx_http_ai_limit_zone_t *zone, ngx_str_t *key);
+
+uint32_t *ngx_http_ai_key_guess(ngx_http_ai_limit_zone_t *zone,
+    ngx_str_t *key);
+
+
 /* ngx_http_ai_ratelimit_limits.c: the limits of a request in a zone */
 
 /*
@@ -348,6 +385,9 @@ int64_t ngx_http_ai_zone_now(void);
  */
 ngx_int_t ngx_http_ai_ticket_limits(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t);
+
+/* limits of its own, to be changed */
+ngx_int_t ngx_http_ai_ticket_own(ngx_pool_t *pool, ngx_http_ai_ticket_t *t);
 
 /* what is the same for all requests, at configuration */
 void ngx_http_ai_zone_limits(ngx_http_ai_limit_zone_t *zone);
@@ -383,8 +423,19 @@ ngx_int_t ngx_http_ai_learned_init(ngx_slab_pool_t *shpool, void **data,
     void *conf, ngx_log_t *log);
 int64_t ngx_http_ai_output_estimate(ngx_http_ai_ratelimit_main_conf_t *rmcf,
     ngx_http_ai_ctx_t *ctx);
+
+/* what the client allows, else the model's own limit, of all choices together;
+ * -1: none is known */
+int64_t ngx_http_ai_output_asked(ngx_http_ai_ctx_t *ctx, int64_t *times);
+
 void ngx_http_ai_output_learn(ngx_http_ai_ratelimit_main_conf_t *rmcf,
     ngx_http_ai_ctx_t *ctx);
+
+
+/* ngx_http_ai_ratelimit_cap.c */
+
+/* ctx->output_cap; NGX_DECLINED: there is nothing left for an answer */
+ngx_int_t ngx_http_ai_limit_cap(ngx_http_ai_limited_t *l);
 
 
 /* ngx_http_ai_ratelimit_stream.c */
@@ -415,6 +466,8 @@ ngx_int_t ngx_http_ai_limit_refuse(ngx_http_request_t *r,
 ngx_int_t ngx_http_ai_limit_header_hook(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
+ngx_int_t ngx_http_ai_cost_usage_hook(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx);
 ngx_int_t ngx_http_ai_cost_header_hook(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
@@ -441,8 +494,8 @@ ngx_int_t ngx_http_ai_switch_settle(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
 /* temporary raises of live data */
-void ngx_http_ai_switch_raises(ngx_http_ai_ratelimit_main_conf_t *rmcf,
-    ngx_http_ai_ticket_t *t);
+ngx_int_t ngx_http_ai_switch_raises(ngx_http_ai_ratelimit_main_conf_t *rmcf,
+    ngx_pool_t *pool, ngx_http_ai_ticket_t *t);
 
 
 /* ngx_http_ai_ratelimit_webhook.c */

@@ -13,27 +13,81 @@
 /* ms: SDKs do not wait longer, and trying again at once is of no use */
 #define NGX_HTTP_AI_LIMIT_PATIENCE  60000
 
+/* bytes of a duration or a date */
+#define NGX_HTTP_AI_LIMIT_TEXT      64
+
+
+/* headers that tell of one kind of limit */
 
 typedef struct {
-    ngx_http_ai_limit_state_t  *state;
-    int64_t                     limit;    /* scaled */
-    int64_t                     left;
-} ngx_http_ai_least_t;
+    ngx_uint_t                  meters;
+    ngx_str_t                   limit;
+    ngx_str_t                   remaining;
+    ngx_str_t                   reset;
+    ngx_uint_t                  date;
+} ngx_http_ai_triple_t;
 
 
 static ngx_int_t ngx_http_ai_limit_message(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_str_t *message, int64_t wait);
-static void ngx_http_ai_limit_least(ngx_http_ai_limited_t *l,
-    ngx_uint_t meters, ngx_http_ai_least_t *least);
+static ngx_http_ai_limit_state_t *ngx_http_ai_limit_least(
+    ngx_http_ai_limited_t *l, ngx_uint_t meters);
 static ngx_int_t ngx_http_ai_limit_triple(ngx_http_request_t *r,
-    ngx_http_ai_least_t *least, const char *limit, const char *remaining,
-    const char *reset, ngx_uint_t date);
-static u_char *ngx_http_ai_limit_number(u_char *p, int64_t n);
+    ngx_http_ai_limited_t *l, ngx_http_ai_triple_t *triple);
+static u_char *ngx_http_ai_limit_number(u_char *last, int64_t n);
 static ngx_int_t ngx_http_ai_limit_ietf(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l);
-static u_char *ngx_http_ai_limit_duration(u_char *p, u_char *last,
-    int64_t ms);
+static u_char *ngx_http_ai_limit_duration(u_char *last, int64_t ms);
 static u_char *ngx_http_ai_limit_date(u_char *p, u_char *last, int64_t ms);
+
+
+#define ngx_http_ai_any_requests                                              \
+    (ngx_http_ai_meter_bit(REQUESTS)|ngx_http_ai_meter_bit(Q_REQUESTS))
+#define ngx_http_ai_all_tokens                                                \
+    (ngx_http_ai_meter_bit(TOKENS)|ngx_http_ai_meter_bit(Q_TOKENS))
+
+
+static ngx_http_ai_triple_t  ngx_http_ai_openai_triples[] = {
+
+    { ngx_http_ai_any_requests,
+      ngx_string("x-ratelimit-limit-requests"),
+      ngx_string("x-ratelimit-remaining-requests"),
+      ngx_string("x-ratelimit-reset-requests"), 0 },
+
+    { ngx_http_ai_all_tokens|ngx_http_ai_meter_bit(INPUT)
+      |ngx_http_ai_meter_bit(OUTPUT),
+      ngx_string("x-ratelimit-limit-tokens"),
+      ngx_string("x-ratelimit-remaining-tokens"),
+      ngx_string("x-ratelimit-reset-tokens"), 0 },
+
+    { 0, ngx_null_string, ngx_null_string, ngx_null_string, 0 }
+};
+
+
+static ngx_http_ai_triple_t  ngx_http_ai_anthropic_triples[] = {
+
+    { ngx_http_ai_any_requests,
+      ngx_string("anthropic-ratelimit-requests-limit"),
+      ngx_string("anthropic-ratelimit-requests-remaining"),
+      ngx_string("anthropic-ratelimit-requests-reset"), 1 },
+
+    { ngx_http_ai_all_tokens,
+      ngx_string("anthropic-ratelimit-tokens-limit"),
+      ngx_string("anthropic-ratelimit-tokens-remaining"),
+      ngx_string("anthropic-ratelimit-tokens-reset"), 1 },
+
+    { ngx_http_ai_meter_bit(INPUT),
+      ngx_string("anthropic-ratelimit-input-tokens-limit"),
+      ngx_string("anthropic-ratelimit-input-tokens-remaining"),
+      ngx_string("anthropic-ratelimit-input-tokens-reset"), 1 },
+
+    { ngx_http_ai_meter_bit(OUTPUT),
+      ngx_string("anthropic-ratelimit-output-tokens-limit"),
+      ngx_string("anthropic-ratelimit-output-tokens-remaining"),
+      ngx_string("anthropic-ratelimit-output-tokens-reset"), 1 },
+
+    { 0, ngx_null_string, ngx_null_string, ngx_null_string, 0 }
+};
 
 
 ngx_int_t
@@ -127,8 +181,9 @@ static ngx_int_t
 ngx_http_ai_limit_message(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_str_t *message, int64_t wait)
 {
-    u_char                     *p, *last;
-    ngx_str_t                  *name;
+    u_char                     *p, *last,
+                                duration[NGX_HTTP_AI_LIMIT_TEXT];
+    ngx_str_t                  *name, value;
     ngx_uint_t                  meter;
     ngx_http_ai_ticket_t       *t;
     ngx_http_ai_limit_state_t  *state;
@@ -202,9 +257,10 @@ ngx_http_ai_limit_message(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     }
 
     if (wait >= 0) {
-        p = ngx_slprintf(p, last, " Please try again in ");
-        p = ngx_http_ai_limit_duration(p, last, ngx_max(wait, 1));
-        p = ngx_slprintf(p, last, ".");
+        value.data = ngx_http_ai_limit_duration(duration + sizeof(duration),
+                                                ngx_max(wait, 1));
+        value.len = duration + sizeof(duration) - value.data;
+        p = ngx_slprintf(p, last, " Please try again in %V.", &value);
     }
 
 done:
@@ -218,8 +274,7 @@ done:
 ngx_int_t
 ngx_http_ai_limit_header_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
-    ngx_uint_t                         tokens, requests, anthropic;
-    ngx_http_ai_least_t                least;
+    ngx_http_ai_triple_t              *triple;
     ngx_http_ai_limited_t             *l;
     ngx_http_ai_ratelimit_loc_conf_t  *rlcf;
 
@@ -241,87 +296,32 @@ ngx_http_ai_limit_header_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         return NGX_OK;
     }
 
-    anthropic = ngx_http_ai_str_is(&ctx->dialect->name, "anthropic");
+    triple = ngx_http_ai_str_is(&ctx->dialect->name, "anthropic")
+             ? ngx_http_ai_anthropic_triples : ngx_http_ai_openai_triples;
 
-    requests = ngx_http_ai_meter_bit(REQUESTS)
-               | ngx_http_ai_meter_bit(Q_REQUESTS);
-    tokens = ngx_http_ai_meter_bit(TOKENS) | ngx_http_ai_meter_bit(Q_TOKENS);
-
-    ngx_http_ai_limit_least(l, requests, &least);
-
-    if (!anthropic) {
-
-        if (ngx_http_ai_limit_triple(r, &least, "x-ratelimit-limit-requests",
-                                     "x-ratelimit-remaining-requests",
-                                     "x-ratelimit-reset-requests", 0)
-            != NGX_OK)
-        {
+    for ( /* void */ ; triple->meters; triple++) {
+        if (ngx_http_ai_limit_triple(r, l, triple) != NGX_OK) {
             return NGX_ERROR;
         }
-
-        ngx_http_ai_limit_least(l, tokens | ngx_http_ai_meter_bit(INPUT)
-                                   | ngx_http_ai_meter_bit(OUTPUT), &least);
-
-        return ngx_http_ai_limit_triple(r, &least,
-                                        "x-ratelimit-limit-tokens",
-                                        "x-ratelimit-remaining-tokens",
-                                        "x-ratelimit-reset-tokens", 0);
     }
 
-    if (ngx_http_ai_limit_triple(r, &least,
-                                 "anthropic-ratelimit-requests-limit",
-                                 "anthropic-ratelimit-requests-remaining",
-                                 "anthropic-ratelimit-requests-reset", 1)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    ngx_http_ai_limit_least(l, tokens, &least);
-
-    if (ngx_http_ai_limit_triple(r, &least,
-                                 "anthropic-ratelimit-tokens-limit",
-                                 "anthropic-ratelimit-tokens-remaining",
-                                 "anthropic-ratelimit-tokens-reset", 1)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    ngx_http_ai_limit_least(l, ngx_http_ai_meter_bit(INPUT), &least);
-
-    if (ngx_http_ai_limit_triple(r, &least,
-                                 "anthropic-ratelimit-input-tokens-limit",
-                                 "anthropic-ratelimit-input-tokens-remaining",
-                                 "anthropic-ratelimit-input-tokens-reset", 1)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    ngx_http_ai_limit_least(l, ngx_http_ai_meter_bit(OUTPUT), &least);
-
-    return ngx_http_ai_limit_triple(r, &least,
-                                "anthropic-ratelimit-output-tokens-limit",
-                                "anthropic-ratelimit-output-tokens-remaining",
-                                "anthropic-ratelimit-output-tokens-reset", 1);
+    return NGX_OK;
 }
 
 
 /* of all zones the one of which the smallest share is left */
 
-static void
-ngx_http_ai_limit_least(ngx_http_ai_limited_t *l, ngx_uint_t meters,
-    ngx_http_ai_least_t *least)
+static ngx_http_ai_limit_state_t *
+ngx_http_ai_limit_least(ngx_http_ai_limited_t *l, ngx_uint_t meters)
 {
-    int64_t                     limit, left;
+    double                      limit, left, least_limit, least_left;
     ngx_uint_t                  i, m, bits;
     ngx_http_ai_ticket_t       *t;
-    ngx_http_ai_limit_state_t  *state;
+    ngx_http_ai_limit_state_t  *state, *least;
 
-    least->state = NULL;
-    least->limit = 1;
-    least->left = 0;
+    least = NULL;
+    least_limit = 1;
+    least_left = 0;
 
     for (i = 0; i < l->n; i++) {
         t = &l->tickets[i];
@@ -330,94 +330,90 @@ ngx_http_ai_limit_least(ngx_http_ai_limited_t *l, ngx_uint_t meters,
             continue;
         }
 
-        bits = meters & t->meters;
+        for (m = 0, bits = meters & t->meters; bits; m++, bits >>= 1) {
 
-        for (m = 0; bits >> m; m++) {
-
-            if (!(bits & ((ngx_uint_t) 1 << m))) {
+            if (!(bits & 1)) {
                 continue;
             }
 
             state = &t->states[m];
 
-            /* 31 bits are enough to compare, and their product fits */
+            /* a product may be too large for an integer */
 
-            limit = state->limit;
-            left = state->remaining;
+            limit = (double) state->limit;
+            left = (double) state->remaining;
 
-            while (limit >> 31) {
-                limit >>= 1;
-                left >>= 1;
-            }
-
-            if (least->state == NULL
-                || left * least->limit < least->left * limit)
-            {
-                least->state = state;
-                least->limit = limit;
-                least->left = left;
+            if (least == NULL || left * least_limit < least_left * limit) {
+                least = state;
+                least_limit = limit;
+                least_left = left;
             }
         }
     }
+
+    return least;
 }
 
 
 static ngx_int_t
-ngx_http_ai_limit_triple(ngx_http_request_t *r, ngx_http_ai_least_t *least,
-    const char *limit, const char *remaining, const char *reset,
-    ngx_uint_t date)
+ngx_http_ai_limit_triple(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
+    ngx_http_ai_triple_t *triple)
 {
-    u_char                     *p;
+    u_char                     *p, *last;
+    int64_t                     reset;
     ngx_str_t                   value;
     ngx_list_t                 *headers;
     ngx_http_ai_limit_state_t  *state;
 
-    state = least->state;
+    state = ngx_http_ai_limit_least(l, triple->meters);
 
     if (state == NULL) {
         return NGX_OK;
     }
 
-    p = ngx_pnalloc(r->pool, 2 * NGX_INT64_LEN + 64);
+    p = ngx_pnalloc(r->pool, 2 * NGX_INT64_LEN + NGX_HTTP_AI_LIMIT_TEXT);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
     headers = &r->headers_out.headers;
 
-    value.data = p;
-    p = ngx_http_ai_limit_number(p, state->limit);
+    p += NGX_INT64_LEN;
+    value.data = ngx_http_ai_limit_number(p, state->limit);
     value.len = p - value.data;
 
-    if (ngx_http_ai_header_push(headers, limit, ngx_strlen(limit), &value)
+    if (ngx_http_ai_header_push(headers, (char *) triple->limit.data,
+                                triple->limit.len, &value)
         == NULL)
     {
         return NGX_ERROR;
     }
 
-    value.data = p;
-    p = ngx_http_ai_limit_number(p, state->remaining);
+    p += NGX_INT64_LEN;
+    value.data = ngx_http_ai_limit_number(p, state->remaining);
     value.len = p - value.data;
 
-    if (ngx_http_ai_header_push(headers, remaining, ngx_strlen(remaining),
-                                &value)
+    if (ngx_http_ai_header_push(headers, (char *) triple->remaining.data,
+                                triple->remaining.len, &value)
         == NULL)
     {
         return NGX_ERROR;
     }
 
-    value.data = p;
+    reset = ngx_http_ai_limit_reset_time(state);
+    last = p + NGX_HTTP_AI_LIMIT_TEXT;
 
-    if (date) {
-        p = ngx_http_ai_limit_date(p, p + 64, state->reset);
+    if (triple->date) {
+        value.data = p;
+        value.len = ngx_http_ai_limit_date(p, last, reset) - p;
 
     } else {
-        p = ngx_http_ai_limit_duration(p, p + 64, state->reset);
+        value.data = ngx_http_ai_limit_duration(last, reset);
+        value.len = last - value.data;
     }
 
-    value.len = p - value.data;
-
-    if (ngx_http_ai_header_push(headers, reset, ngx_strlen(reset), &value)
+    if (ngx_http_ai_header_push(headers, (char *) triple->reset.data,
+                                triple->reset.len, &value)
         == NULL)
     {
         return NGX_ERROR;
@@ -427,21 +423,36 @@ ngx_http_ai_limit_triple(ngx_http_request_t *r, ngx_http_ai_least_t *least,
 }
 
 
-/* ngx_sprintf() is slow in this */
+/* before "last", returns the beginning; ngx_sprintf() is slow in this */
 
 static u_char *
-ngx_http_ai_limit_number(u_char *p, int64_t n)
+ngx_http_ai_limit_number(u_char *last, int64_t n)
 {
-    u_char  buf[NGX_INT64_LEN], *last;
+    uint64_t  v, k;
 
-    last = buf + NGX_INT64_LEN;
+    static const char  pairs[] =
+        "00010203040506070809101112131415161718192021222324"
+        "25262728293031323334353637383940414243444546474849"
+        "50515253545556575859606162636465666768697071727374"
+        "75767778798081828384858687888990919293949596979899";
 
-    do {
-        *--last = (u_char) ('0' + n % 10);
-        n /= 10;
-    } while (n > 0);
+    v = (uint64_t) n;
 
-    return ngx_cpymem(p, last, buf + NGX_INT64_LEN - last);
+    while (v >= 10) {
+        k = v / 100;
+        last -= 2;
+        ngx_memcpy(last, &pairs[2 * (v - k * 100)], 2);
+
+        if (k == 0) {
+            return last;
+        }
+
+        v = k;
+    }
+
+    *--last = (u_char) ('0' + v);
+
+    return last;
 }
 
 
@@ -529,7 +540,9 @@ ngx_http_ai_limit_ietf(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
 
             if (window) {
                 ngx_http_ai_out_lit(&left, ";t=");
-                ngx_http_ai_out_int(&left, (state->reset + 999) / 1000);
+                ngx_http_ai_out_int(&left,
+                                    (ngx_http_ai_limit_reset_time(state) + 999)
+                                    / 1000);
             }
 
             n++;
@@ -561,6 +574,19 @@ ngx_http_ai_limit_ietf(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
     }
 
     return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_ai_cost_usage_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
+{
+    ngx_http_ai_ratelimit_loc_conf_t  *rlcf;
+
+    rlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_ratelimit_module);
+
+    ctx->cost_usage = (rlcf->headers & NGX_HTTP_AI_HEADERS_USAGE) != 0;
+
+    return NGX_DECLINED;
 }
 
 
@@ -609,15 +635,13 @@ ngx_http_ai_cost_header_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         return NGX_OK;
     }
 
-    p = ngx_pnalloc(r->pool, NGX_INT64_LEN + 10);
+    p = ngx_pnalloc(r->pool, NGX_HTTP_AI_DOLLARS_LEN);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
     value.data = p;
-    value.len = ngx_sprintf(p, "%L.%09L", ctx->cost / 1000000000,
-                            ctx->cost % 1000000000)
-                - p;
+    value.len = ngx_http_ai_dollars(p, ctx->cost) - p;
 
     return ngx_http_ai_header_add(&r->headers_out.headers, "x-ai-cost",
                                   &value)
@@ -648,46 +672,54 @@ ngx_http_ai_limit_amount(u_char *p, u_char *last, ngx_uint_t meter,
 }
 
 
-/* "120ms", "1.5s", "6m0s", "48h0m0s", as OpenAI writes it; rounded up */
+/*
+ * "120ms", "1.5s", "6m0s", "48h0m0s", as OpenAI writes it; rounded up.  As
+ * the number, before "last".
+ */
 
 static u_char *
-ngx_http_ai_limit_duration(u_char *p, u_char *last, int64_t ms)
+ngx_http_ai_limit_duration(u_char *last, int64_t ms)
 {
     int64_t  s;
 
-    if (ms < 1000) {
-        p = ngx_http_ai_limit_number(p, ngx_max(ms, 0));
+    *--last = 's';
 
-        if (ms > 0) {
-            *p++ = 'm';
+    if (ms <= 0) {
+        *--last = '0';
+        return last;
+    }
+
+    if (ms < 1000) {
+        *--last = 'm';
+        return ngx_http_ai_limit_number(last, ms);
+    }
+
+    if (ms < 10000) {
+        s = (ms + 99) / 100;
+
+        if (s % 10) {
+            *--last = (u_char) ('0' + s % 10);
+            *--last = '.';
         }
 
-        *p++ = 's';
-
-        return p;
-    }
-
-    if (ms < 10000 && ms % 100) {
-        ms = (ms + 99) / 100;
-        return (ms % 10) ? ngx_slprintf(p, last, "%L.%Ls", ms / 10, ms % 10)
-                         : ngx_slprintf(p, last, "%Ls", ms / 10);
-    }
-
-    if (ms < 10000 && ms % 1000) {
-        return ngx_slprintf(p, last, "%L.%Ls", ms / 1000, ms / 100 % 10);
+        return ngx_http_ai_limit_number(last, s / 10);
     }
 
     s = (ms + 999) / 1000;
 
-    if (s >= 3600) {
-        p = ngx_slprintf(p, last, "%Lh", s / 3600);
-    }
+    last = ngx_http_ai_limit_number(last, s % 60);
 
     if (s >= 60) {
-        p = ngx_slprintf(p, last, "%Lm", s / 60 % 60);
+        *--last = 'm';
+        last = ngx_http_ai_limit_number(last, s / 60 % 60);
     }
 
-    return ngx_slprintf(p, last, "%Ls", s % 60);
+    if (s >= 3600) {
+        *--last = 'h';
+        last = ngx_http_ai_limit_number(last, s / 3600);
+    }
+
+    return last;
 }
 
 

@@ -16,12 +16,6 @@
 #define NGX_HTTP_AI_ZONE_NAME_MAX  64
 
 
-typedef struct {
-    ngx_str_t                  name;
-    ngx_uint_t                 unit;
-} ngx_http_ai_unit_t;
-
-
 static char *ngx_http_ai_zone_param(ngx_conf_t *cf,
     ngx_http_ai_limit_zone_t *zone, ngx_str_t *name, ngx_str_t *s);
 static char *ngx_http_ai_zone_shm(ngx_conf_t *cf,
@@ -60,26 +54,6 @@ static ngx_http_ai_meter_name_t  ngx_http_ai_quota_meters[] = {
 };
 
 
-/* the first of each unit is its name in messages */
-
-static ngx_http_ai_unit_t  ngx_http_ai_units[] = {
-    { ngx_string("second"), NGX_HTTP_AI_WINDOW_SECOND },
-    { ngx_string("minute"), NGX_HTTP_AI_WINDOW_MINUTE },
-    { ngx_string("hour"), NGX_HTTP_AI_WINDOW_HOUR },
-    { ngx_string("day"), NGX_HTTP_AI_WINDOW_DAY },
-    { ngx_string("week"), NGX_HTTP_AI_WINDOW_WEEK },
-    { ngx_string("month"), NGX_HTTP_AI_WINDOW_MONTH },
-    { ngx_string("s"), NGX_HTTP_AI_WINDOW_SECOND },
-    { ngx_string("m"), NGX_HTTP_AI_WINDOW_MINUTE },
-    { ngx_string("h"), NGX_HTTP_AI_WINDOW_HOUR },
-    { ngx_string("d"), NGX_HTTP_AI_WINDOW_DAY },
-    { ngx_string("w"), NGX_HTTP_AI_WINDOW_WEEK },
-    { ngx_string("sec"), NGX_HTTP_AI_WINDOW_SECOND },
-    { ngx_string("min"), NGX_HTTP_AI_WINDOW_MINUTE },
-    { ngx_null_string, 0 }
-};
-
-
 static ngx_str_t  ngx_http_ai_weekdays[] = {
     ngx_string("mon"), ngx_string("tue"), ngx_string("wed"),
     ngx_string("thu"), ngx_string("fri"), ngx_string("sat"),
@@ -114,7 +88,7 @@ ngx_http_ai_meter_name(ngx_uint_t meter)
 const char *
 ngx_http_ai_unit_name(ngx_http_ai_window_e unit)
 {
-    return (char *) ngx_http_ai_units[unit].name.data;
+    return ngx_http_ai_quantity_unit(unit);
 }
 
 
@@ -127,131 +101,29 @@ const char *
 ngx_http_ai_quantity_parse(ngx_str_t *text, ngx_http_ai_meter_e meter,
     ngx_http_ai_quantity_t *rate)
 {
-    u_char              *p, *last, *unit;
-    int64_t              n, scale;
-    ngx_str_t            number, s;
-    ngx_uint_t           money;
-    ngx_http_ai_unit_t  *u;
+    int          unit;
+    const char  *error;
 
-    rate->n = -1;
+    static ngx_http_ai_quantity_e  kinds[] = {
+        NGX_HTTP_AI_QUANTITY_REQUESTS,
+        NGX_HTTP_AI_QUANTITY_TOKENS,
+        NGX_HTTP_AI_QUANTITY_TOKENS,
+        NGX_HTTP_AI_QUANTITY_TOKENS,
+        NGX_HTTP_AI_QUANTITY_SLOTS,
+        NGX_HTTP_AI_QUANTITY_Q_REQUESTS,
+        NGX_HTTP_AI_QUANTITY_Q_TOKENS,
+        NGX_HTTP_AI_QUANTITY_Q_MONEY
+    };
 
-    number = *text;
-    last = text->data + text->len;
-    unit = ngx_strlchr(text->data, last, '/');
+    unit = (rate->unit == NGX_ERROR) ? NGX_HTTP_AI_QUANTITY_NONE
+                                     : (int) rate->unit;
 
-    if (unit) {
-        number.len = unit - text->data;
-    }
+    error = ngx_http_ai_quantity_read(text->data, text->len, kinds[meter],
+                                      &rate->n, &unit);
 
-    if (number.len == 0) {
-        /* a variable without a value */
-        return NULL;
-    }
+    rate->unit = (unit == NGX_HTTP_AI_QUANTITY_NONE) ? NGX_ERROR : unit;
 
-    if (meter == NGX_HTTP_AI_METER_CONCURRENT) {
-
-        if (unit) {
-            return "it is a number such as 20";
-        }
-
-        rate->unit = NGX_HTTP_AI_WINDOW_SECOND;
-
-    } else if (unit) {
-
-        s.data = unit + 1;
-        s.len = last - s.data;
-
-        for (u = ngx_http_ai_units; u->name.len; u++) {
-            if (u->name.len == s.len
-                && ngx_strncmp(u->name.data, s.data, s.len) == 0)
-            {
-                break;
-            }
-        }
-
-        if (u->name.len == 0) {
-            return "units of time are s, m, hour, day, week and month";
-        }
-
-        rate->unit = u->unit;
-
-        if (meter < NGX_HTTP_AI_METER_Q_REQUESTS
-            && u->unit == NGX_HTTP_AI_WINDOW_MONTH)
-        {
-            return "a rate is per s, m, hour, day or week, a month needs "
-                   "\"ai_quota_zone\"";
-        }
-
-        if (meter >= NGX_HTTP_AI_METER_Q_REQUESTS
-            && u->unit == NGX_HTTP_AI_WINDOW_SECOND)
-        {
-            return "a quota is per m, hour, day, week or month, a second "
-                   "needs \"ai_limit_zone\"";
-        }
-
-    } else if (rate->unit == NGX_ERROR) {
-        return "it has no unit of time, such as \"/m\" or \"/day\"";
-    }
-
-    p = number.data + number.len - 1;
-
-    if (number.len > 1 && *p == 'r'
-        && (meter == NGX_HTTP_AI_METER_REQUESTS
-            || meter == NGX_HTTP_AI_METER_Q_REQUESTS))
-    {
-        number.len--;
-        p--;
-    }
-
-    scale = 1;
-
-    switch (*p) {
-
-    case 'k':
-    case 'K':
-        scale = 1000;
-        break;
-
-    case 'm':
-    case 'M':
-        scale = 1000000;
-        break;
-
-    case 'g':
-    case 'G':
-        scale = 1000000000;
-        break;
-    }
-
-    if (scale > 1) {
-        number.len--;
-    }
-
-    money = (meter == NGX_HTTP_AI_METER_Q_MONEY);
-
-    if (number.len == 0
-        || ngx_http_ai_json_fixed(&number, money ? 9 : 3, &n) != NGX_OK)
-    {
-        return "it is not a number such as 60, 100k or 5m";
-    }
-
-    if (n > NGX_HTTP_AI_LIMIT_MOST * (money ? 1 : 1000) / scale) {
-        return "it is too large";
-    }
-
-    n *= scale;
-
-    if (!money) {
-        if (n % 1000) {
-            return "it is not a whole number";
-        }
-
-        n /= 1000;
-    }
-
-    rate->n = n;
-
-    return NULL;
+    return error;
 }
 
 
@@ -287,7 +159,9 @@ ngx_http_ai_limit_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     ccv.value = &value[1];
     ccv.complex_value = &zone->key;
 
-    if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+    if (ngx_http_compile_complex_value(&ccv) != NGX_OK
+        || ngx_http_ai_zone_key(cf, zone) != NGX_OK)
+    {
         return NGX_CONF_ERROR;
     }
 
@@ -958,7 +832,7 @@ ngx_http_ai_limit_flags(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     static ngx_str_t  headers[] = {
         ngx_string("off"), ngx_string("ratelimit"), ngx_string("ietf"),
-        ngx_string("cost"), ngx_null_string
+        ngx_string("cost"), ngx_string("usage_cost"), ngx_null_string
     };
 
     ngx_str_t  *words;

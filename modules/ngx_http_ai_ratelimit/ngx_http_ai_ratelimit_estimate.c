@@ -44,7 +44,6 @@ typedef struct {
 } ngx_http_ai_learned_table_t;
 
 
-static int64_t ngx_http_ai_output_cap(ngx_http_ai_ctx_t *ctx);
 static ngx_http_ai_learned_t *ngx_http_ai_learned_get(
     ngx_http_ai_learned_table_t *table, ngx_http_ai_ctx_t *ctx,
     ngx_uint_t caller, ngx_uint_t create);
@@ -109,7 +108,7 @@ int64_t
 ngx_http_ai_output_estimate(ngx_http_ai_ratelimit_main_conf_t *rmcf,
     ngx_http_ai_ctx_t *ctx)
 {
-    int64_t                 cap, p95;
+    int64_t                 cap, p95, times;
     ngx_http_ai_learned_t  *e;
 
     if (ctx->op != NGX_HTTP_AI_OP_CHAT
@@ -137,24 +136,22 @@ ngx_http_ai_output_estimate(ngx_http_ai_ratelimit_main_conf_t *rmcf,
     }
 
     p95 = ngx_max(p95, NGX_HTTP_AI_OUTPUT_FLOOR);
-    cap = ngx_http_ai_output_cap(ctx);
+    cap = ngx_http_ai_output_asked(ctx, &times);
 
     return (cap >= 0) ? ngx_min(cap, p95) : p95;
 }
 
 
-/* what the client allows; else the model's own limit; -1: none is known */
-
-static int64_t
-ngx_http_ai_output_cap(ngx_http_ai_ctx_t *ctx)
+int64_t
+ngx_http_ai_output_asked(ngx_http_ai_ctx_t *ctx, int64_t *times)
 {
-    int64_t                   cap, times, n, *to;
+    int64_t                   cap, n, *to;
     ngx_uint_t                i;
     ngx_http_ai_json_t       *j;
     ngx_http_ai_json_node_t  *node;
 
     cap = -1;
-    times = 1;
+    *times = 1;
     j = &ctx->json;
 
     if (ctx->parsed) {
@@ -179,7 +176,7 @@ ngx_http_ai_output_cap(ngx_http_ai_ctx_t *ctx)
                        || (node->len == 7
                            && ngx_memcmp(node->start, "best_of", 7) == 0))
             {
-                to = &times;
+                to = times;
 
             } else if (node->escaped
                        && (ngx_http_ai_json_key_is(j, i, "max_tokens")
@@ -198,11 +195,13 @@ ngx_http_ai_output_cap(ngx_http_ai_ctx_t *ctx)
         }
     }
 
+    *times = ngx_min(*times, 128);
+
     if (cap < 0) {
         return ctx->max_output ? (int64_t) ctx->max_output : -1;
     }
 
-    return cap * ngx_min(times, 128);
+    return cap * *times;
 }
 
 

@@ -315,6 +315,7 @@ ngx_http_ai_handover_add(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 
     ngx_http_ai_zone_id(id);
     ngx_memzero(&none, sizeof(ngx_http_ai_amounts_t));
+    hold.key = 0;
 
     if (ngx_http_ai_limit_reserve(st, key, id, ngx_http_ai_zone_owner(), now,
                                   now + 60000, limits, &none, &hold, &refusal)

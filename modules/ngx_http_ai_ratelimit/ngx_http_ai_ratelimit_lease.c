@@ -396,7 +396,7 @@ void
 ngx_http_ai_lease_states(ngx_http_ai_limit_zone_t *zone, ngx_str_t *key,
     ngx_http_ai_limit_state_t *states, int64_t now)
 {
-    int64_t                     own, rest;
+    int64_t                     own, rest, limit, burst;
     ngx_uint_t                  i;
     ngx_http_ai_lease_t        *le;
     ngx_http_ai_lease_meter_t  *m;
@@ -422,13 +422,16 @@ ngx_http_ai_lease_states(ngx_http_ai_limit_zone_t *zone, ngx_str_t *key,
 
         rest = ngx_max(m->granted - own, 0) + ngx_max(m->free, 0);
 
+        limit = m->limit + m->raise;
+        burst = m->burst + m->raise;
+
         if (ngx_http_ai_is_rate(i)) {
-            rest = ngx_min(rest, m->burst);
-            s->held = ngx_min(s->held, m->burst - rest);
-            s->used = m->burst - rest - s->held;
-            s->reset = (m->limit > 0)
-                       ? (int64_t) ((double) (m->burst - rest) * m->period
-                                    / m->limit)
+            rest = ngx_min(rest, burst);
+            s->held = ngx_min(s->held, burst - rest);
+            s->used = burst - rest - s->held;
+            s->reset = (limit > 0)
+                       ? (int64_t) ((double) (burst - rest) * m->period
+                                    / limit)
                        : 0;
 
         } else if (ngx_http_ai_is_window(i)) {
@@ -437,18 +440,59 @@ ngx_http_ai_lease_states(ngx_http_ai_limit_zone_t *zone, ngx_str_t *key,
                 s->used += m->used - m->told;
             }
 
-            rest = ngx_min(rest, m->limit);
+            rest = ngx_min(rest, limit);
             s->reset = ngx_max(m->end - now, 0);
 
         } else {
             s->held = ngx_max(s->held, m->used - m->granted + s->held);
-            rest = ngx_min(rest, m->limit);
+            rest = ngx_min(rest, limit);
             s->reset = s->held ? 1000 : 0;
         }
 
-        s->limit = m->limit;
+        s->limit = limit;
         s->remaining = rest;
     }
+}
+
+
+void
+ngx_http_ai_lease_forget(ngx_http_ai_limit_zone_t *zone,
+    ngx_http_ai_lease_t *le, uint64_t era, int64_t now)
+{
+    ngx_str_t                   key;
+    ngx_uint_t                  i;
+    ngx_http_ai_limit_t         limits[NGX_HTTP_AI_METER_MAX];
+    ngx_http_ai_lease_meter_t  *m;
+    ngx_http_ai_limit_state_t   states[NGX_HTTP_AI_METER_MAX];
+
+    key.data = le->key;
+    key.len = le->len;
+
+    ngx_http_ai_lease_limits(zone, le, limits, 0);
+
+    (void) ngx_http_ai_limit_reset(zone->store, &key);
+
+    ngx_http_ai_limit_peek(zone->store, &key, now, limits, states);
+
+    for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
+        m = &le->m[i];
+
+        if (m->limit < 0 || i == NGX_HTTP_AI_METER_CONCURRENT) {
+            continue;
+        }
+
+        m->granted = states[i].used + states[i].held;
+        m->debit = 0;
+        m->level = -1;
+        m->free = m->limit;
+        m->used = 0;
+        m->told = -1;
+        m->wait = 0;
+    }
+
+    /* the last of all: who dies before it leaves it to be done again */
+
+    le->era = era;
 }
 
 

@@ -54,6 +54,7 @@ typedef struct {
     int64_t                        used;      /* by all nodes, as it said; */
     int64_t                        told;      /* ... with so much of ours */
     int64_t                        wait;
+    int64_t                        raise;     /* in Redis, of the limit */
     ngx_msec_t                     given;     /* when a grant came */
 } ngx_http_ai_lease_meter_t;
 
@@ -66,6 +67,7 @@ typedef struct {
     uint64_t                       keeper;    /* worker that looks after it */
     uint64_t                       seq;       /* of the last operation */
     uint64_t                       got;       /* ... that was answered */
+    uint64_t                       era;       /* the last reset of it */
     ngx_uint_t                     busy;      /* it runs, until then, or */
     ngx_msec_t                     until;     /* ... its worker is dead */
     ngx_msec_t                     touched;   /* by a request */
@@ -123,6 +125,10 @@ ngx_int_t ngx_http_ai_lease_grant(ngx_http_ai_limit_zone_t *zone,
 void ngx_http_ai_lease_states(ngx_http_ai_limit_zone_t *zone, ngx_str_t *key,
     ngx_http_ai_limit_state_t *states, int64_t now);
 
+/* what was used before that reset is forgotten, what is held stays */
+void ngx_http_ai_lease_forget(ngx_http_ai_limit_zone_t *zone,
+    ngx_http_ai_lease_t *le, uint64_t era, int64_t now);
+
 /* nothing is used, granted or owed: the record may go */
 ngx_uint_t ngx_http_ai_lease_empty(ngx_http_ai_lease_t *le);
 
@@ -157,6 +163,28 @@ void ngx_http_ai_lease_status(ngx_http_ai_limit_zone_t *zone,
 
 /* the worker ends: requests are not resumed any more */
 void ngx_http_ai_lease_drop(void);
+
+
+/* the name of a key's hash in Redis, into a buffer of as much as it needs */
+u_char *ngx_http_ai_lease_name(u_char *p, ngx_http_ai_limit_zone_t *zone,
+    u_char *key, size_t len);
+
+#define NGX_HTTP_AI_LEASE_NAME  (NGX_HTTP_AI_LIMIT_KEY_MAX + 128)
+
+
+/* ngx_http_ai_ratelimit_change.c: what an operator changes for all nodes */
+
+typedef void (*ngx_http_ai_change_pt)(ngx_http_request_t *r,
+    ngx_uint_t failed);
+
+/*
+ * ms > 0: raises the meter by amount for so long, else resets the key.
+ * NGX_OK: the handler will be called, unless the request goes before;
+ * NGX_DECLINED: Redis cannot be asked.
+ */
+ngx_int_t ngx_http_ai_change_send(ngx_http_request_t *r,
+    ngx_http_ai_limit_zone_t *zone, ngx_str_t *key, ngx_uint_t meter,
+    int64_t amount, int64_t ms, ngx_http_ai_change_pt handler);
 
 
 /* ngx_http_ai_ratelimit_tend.c */

@@ -11,8 +11,16 @@
 #include "ngx_http_ai_ratelimit.h"
 
 
+typedef struct {
+    ngx_http_ai_limit_t        limits[NGX_HTTP_AI_METER_MAX];
+    ngx_http_ai_window_e       units[NGX_HTTP_AI_METER_MAX];
+} ngx_http_ai_own_limits_t;
+
+
+static void ngx_http_ai_limit_bits(ngx_http_ai_limit_t *limits,
+    ngx_uint_t *given, ngx_uint_t *zeros);
 static ngx_int_t ngx_http_ai_ticket_overrides(ngx_http_request_t *r,
-    ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t);
+    ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t, ngx_str_t *text);
 static void ngx_http_ai_limit_set(ngx_http_ai_limit_zone_t *zone,
     ngx_http_ai_limit_t *limits, ngx_http_ai_window_e *units,
     ngx_http_ai_meter_e meter, ngx_http_ai_quantity_t *rate);
@@ -30,7 +38,7 @@ ngx_int_t
 ngx_http_ai_ticket_limits(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_http_ai_ticket_t *t)
 {
-    ngx_str_t                           value;
+    ngx_str_t                          *text, value;
     ngx_uint_t                          i;
     const char                         *error;
     ngx_http_ai_amount_t               *amount;
@@ -40,8 +48,25 @@ ngx_http_ai_ticket_limits(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
     zone = t->zone;
 
-    ngx_memcpy(t->limits, zone->limits, sizeof(t->limits));
-    ngx_memcpy(t->units, zone->units, sizeof(t->units));
+    t->limits = zone->limits;
+    t->units = zone->units;
+    t->meters = zone->given;
+    t->zeros = zone->zeros;
+
+    text = NULL;
+
+    if (l->ctx->principal) {
+        text = (zone->kind == NGX_HTTP_AI_ZONE_LIMIT)
+               ? &l->ctx->principal->limits : &l->ctx->principal->quotas;
+    }
+
+    rmcf = ngx_http_get_module_main_conf(r, ngx_http_ai_ratelimit_module);
+
+    if ((zone->variable || (text && text->len))
+        && ngx_http_ai_ticket_own(r->pool, t) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
 
     for (i = 0; zone->variable >> i; i++) {
 
@@ -70,26 +95,63 @@ ngx_http_ai_ticket_limits(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         ngx_http_ai_limit_set(zone, t->limits, t->units, i, &rate);
     }
 
-    if (l->ctx->principal && ngx_http_ai_ticket_overrides(r, l, t) != NGX_OK)
+    if (text && text->len
+        && ngx_http_ai_ticket_overrides(r, l, t, text) != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    rmcf = ngx_http_get_module_main_conf(r, ngx_http_ai_ratelimit_module);
-
-    if (rmcf->switch_data) {
-        ngx_http_ai_switch_raises(rmcf, t);
+    if (rmcf->switch_data
+        && ngx_http_ai_switch_raises(rmcf, r->pool, t) != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
-    t->meters = 0;
-    t->zeros = 0;
-
-    for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
-        t->meters |= (ngx_uint_t) (t->limits[i].limit >= 0) << i;
-        t->zeros |= (ngx_uint_t) (t->limits[i].limit == 0) << i;
+    if (t->limits != zone->limits) {
+        ngx_http_ai_limit_bits(t->limits, &t->meters, &t->zeros);
     }
 
     return t->meters ? NGX_OK : NGX_DECLINED;
+}
+
+
+ngx_int_t
+ngx_http_ai_ticket_own(ngx_pool_t *pool, ngx_http_ai_ticket_t *t)
+{
+    ngx_http_ai_own_limits_t  *own;
+
+    if (t->limits != t->zone->limits) {
+        return NGX_OK;
+    }
+
+    own = ngx_palloc(pool, sizeof(ngx_http_ai_own_limits_t));
+    if (own == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(own->limits, t->limits, sizeof(own->limits));
+    ngx_memcpy(own->units, t->units, sizeof(own->units));
+
+    t->limits = own->limits;
+    t->units = own->units;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_ai_limit_bits(ngx_http_ai_limit_t *limits, ngx_uint_t *given,
+    ngx_uint_t *zeros)
+{
+    ngx_uint_t  i;
+
+    *given = 0;
+    *zeros = 0;
+
+    for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
+        *given |= (ngx_uint_t) (limits[i].limit >= 0) << i;
+        *zeros |= (ngx_uint_t) (limits[i].limit == 0) << i;
+    }
 }
 
 
@@ -112,6 +174,8 @@ ngx_http_ai_zone_limits(ngx_http_ai_limit_zone_t *zone)
                                   &amount->rate);
         }
     }
+
+    ngx_http_ai_limit_bits(zone->limits, &zone->given, &zone->zeros);
 }
 
 
@@ -144,9 +208,9 @@ ngx_http_ai_limit_set(ngx_http_ai_limit_zone_t *zone,
 
 static ngx_int_t
 ngx_http_ai_ticket_overrides(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
-    ngx_http_ai_ticket_t *t)
+    ngx_http_ai_ticket_t *t, ngx_str_t *text)
 {
-    ngx_str_t                 *text, value;
+    ngx_str_t                  value;
     ngx_uint_t                 i, n, obj, type;
     const char                *error;
     ngx_http_ai_quantity_t         rate;
@@ -158,13 +222,6 @@ ngx_http_ai_ticket_overrides(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
     zone = t->zone;
     principal = l->ctx->principal;
-
-    text = (zone->kind == NGX_HTTP_AI_ZONE_LIMIT) ? &principal->limits
-                                                  : &principal->quotas;
-
-    if (text->len == 0) {
-        return NGX_OK;
-    }
 
     ngx_memzero(&j, sizeof(ngx_http_ai_json_t));
 
@@ -255,7 +312,7 @@ ngx_http_ai_ticket_windows(ngx_http_ai_ticket_t *t, int64_t now)
     for (i = NGX_HTTP_AI_METER_Q_REQUESTS; i < NGX_HTTP_AI_METER_MAX; i++) {
         limit = &t->limits[i];
 
-        if (limit->limit < 0) {
+        if (limit->limit < 0 || (now >= limit->start && now < limit->end)) {
             continue;
         }
 

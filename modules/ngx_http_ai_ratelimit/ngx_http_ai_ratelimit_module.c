@@ -5,6 +5,7 @@
 
 
 #include "ngx_http_ai_ratelimit_lease.h"
+#include "ngx_http_ai_conf.h"
 
 
 static ngx_int_t ngx_http_ai_ratelimit_preconfiguration(ngx_conf_t *cf);
@@ -158,7 +159,6 @@ static ngx_http_variable_t  ngx_http_ai_ratelimit_vars[] = {
 static ngx_int_t
 ngx_http_ai_ratelimit_preconfiguration(ngx_conf_t *cf)
 {
-    ngx_http_variable_t                *var, *v;
     ngx_http_ai_ratelimit_main_conf_t  *rmcf;
 
     rmcf = ngx_http_conf_get_module_main_conf(cf,
@@ -170,17 +170,7 @@ ngx_http_ai_ratelimit_preconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
-    for (v = ngx_http_ai_ratelimit_vars; v->name.len; v++) {
-        var = ngx_http_add_variable(cf, &v->name, v->flags);
-        if (var == NULL) {
-            return NGX_ERROR;
-        }
-
-        var->get_handler = v->get_handler;
-        var->data = v->data;
-    }
-
-    return NGX_OK;
+    return ngx_http_ai_conf_variables(cf, ngx_http_ai_ratelimit_vars);
 }
 
 
@@ -203,6 +193,14 @@ ngx_http_ai_ratelimit_postconfiguration(ngx_conf_t *cf)
 
     if (rmcf->cost
         && api->add_header_hook(cf, ngx_http_ai_cost_header_hook) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (rmcf->usage_cost
+        && api->add_hook(cf, NGX_HTTP_AI_STAGE_LIMIT,
+                         ngx_http_ai_cost_usage_hook)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -312,6 +310,8 @@ ngx_http_ai_ratelimit_merge_loc_conf(ngx_conf_t *cf, void *parent,
     ngx_http_ai_ratelimit_loc_conf_t *prev = parent;
     ngx_http_ai_ratelimit_loc_conf_t *conf = child;
 
+    ngx_uint_t                          i;
+    ngx_http_ai_limit_use_t            *use;
     ngx_http_ai_ratelimit_loc_conf_t   *p;
     ngx_http_ai_ratelimit_main_conf_t  *rmcf;
 
@@ -367,10 +367,25 @@ ngx_http_ai_ratelimit_merge_loc_conf(ngx_conf_t *cf, void *parent,
 
         if (conf->uses) {
             rmcf->used = 1;
+
+            use = conf->uses->elts;
+
+            for (i = 0; i < conf->uses->nelts; i++) {
+                if (use[i].zone
+                    && (use[i].zone->meters & NGX_HTTP_AI_LIMIT_TOKENS))
+                {
+                    /* tokens of the request will be counted */
+                    rmcf->api->parse_whole(cf);
+                }
+            }
         }
 
         if (conf->headers & NGX_HTTP_AI_HEADERS_COST) {
             rmcf->cost = 1;
+        }
+
+        if (conf->headers & NGX_HTTP_AI_HEADERS_USAGE) {
+            rmcf->usage_cost = 1;
         }
     }
 

@@ -663,7 +663,7 @@ ngx_http_ai_lease_ask(ngx_http_ai_limit_zone_t *zone,
     ngx_http_ai_amounts_t *need, ngx_http_ai_ask_t **ret)
 {
     u_char                     *p, text[NGX_HTTP_AI_LEASE_TEXT];
-    u_char                      names[4][NGX_HTTP_AI_LIMIT_KEY_MAX + 128];
+    u_char                      names[4][NGX_HTTP_AI_LEASE_NAME];
     u_char                      number[NGX_INT_T_LEN];
     ngx_int_t                   rc;
     ngx_str_t                   keys[4], argv[6];
@@ -716,9 +716,7 @@ ngx_http_ai_lease_ask(ngx_http_ai_limit_zone_t *zone,
             keys[i].data = names[i];
         }
 
-        p = ngx_sprintf(names[0], "ai:{%V:", &zone->name);
-        p = ngx_cpymem(p, le->key, le->len);
-        *p++ = '}';
+        p = ngx_http_ai_lease_name(names[0], zone, le->key, le->len);
         keys[0].len = p - names[0];
 
         ask->seq = zone->sh->operations + 1;
@@ -767,6 +765,18 @@ ngx_http_ai_lease_ask(ngx_http_ai_limit_zone_t *zone,
 }
 
 
+u_char *
+ngx_http_ai_lease_name(u_char *p, ngx_http_ai_limit_zone_t *zone,
+    u_char *key, size_t len)
+{
+    p = ngx_sprintf(p, "ai:{%V:", &zone->name);
+    p = ngx_cpymem(p, key, len);
+    *p++ = '}';
+
+    return p;
+}
+
+
 static u_char *
 ngx_http_ai_lease_words(u_char *p, ngx_http_ai_ask_t *ask,
     ngx_http_ai_lease_t *le, ngx_http_ai_ask_e what,
@@ -784,8 +794,8 @@ ngx_http_ai_lease_words(u_char *p, ngx_http_ai_ask_t *ask,
     ngx_http_ai_lease_limits(ask->zone, le, limits, 0);
     ngx_http_ai_limit_peek(ask->zone->store, &ask->key, now, limits, states);
 
-    p = ngx_sprintf(p, "%xL %uL %uL %d", ask->zone->sh->epoch, ask->seq,
-                    le->got, NGX_HTTP_AI_LEASE_TIME);
+    p = ngx_sprintf(p, "%xL %uL %uL %d %uL", ask->zone->sh->epoch, ask->seq,
+                    le->got, NGX_HTTP_AI_LEASE_TIME, le->era);
 
     for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
         m = &le->m[i];
@@ -946,7 +956,7 @@ ngx_http_ai_lease_read(ngx_http_ai_ask_t *ask, ngx_http_ai_lease_t *le,
     ngx_str_t *text)
 {
     u_char                     *p, *last, ch;
-    int64_t                     v[3 + 5 * NGX_HTTP_AI_METER_MAX];
+    int64_t                     v[4 + 6 * NGX_HTTP_AI_METER_MAX];
     ngx_str_t                   key;
     ngx_uint_t                  n, i, k, minus;
     ngx_http_ai_lease_meter_t  *m;
@@ -974,7 +984,7 @@ ngx_http_ai_lease_read(ngx_http_ai_ask_t *ask, ngx_http_ai_lease_t *le,
         n++;
     }
 
-    if (n < 3 || (uint64_t) v[0] != ask->seq) {
+    if (n < 4 || (uint64_t) v[0] != ask->seq) {
         return NGX_ERROR;
     }
 
@@ -987,7 +997,17 @@ ngx_http_ai_lease_read(ngx_http_ai_ask_t *ask, ngx_http_ai_lease_t *le,
     le->nodes = v[2];
     ask->zone->sh->nodes = v[2];
 
-    for (k = 3; k + 5 <= n; k += 5) {
+    if ((uint64_t) v[3] > le->era) {
+        ngx_http_ai_lease_forget(ask->zone, le, v[3], ngx_http_ai_zone_now());
+        return NGX_OK;
+    }
+
+    if ((uint64_t) v[3] < le->era) {
+        /* it was reset meanwhile */
+        return NGX_OK;
+    }
+
+    for (k = 4; k + 6 <= n; k += 6) {
         i = v[k];
 
         if (i >= NGX_HTTP_AI_METER_MAX) {
@@ -1026,6 +1046,7 @@ ngx_http_ai_lease_read(ngx_http_ai_ask_t *ask, ngx_http_ai_lease_t *le,
 
         m->free = v[k + 2];
         m->wait = v[k + 3];
+        m->raise = v[k + 5];
     }
 
     if (!ask->returns) {

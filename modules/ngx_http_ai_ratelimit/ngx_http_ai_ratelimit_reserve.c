@@ -10,14 +10,11 @@
  */
 
 
-#include <ngx_sha1.h>
 #include "ngx_http_ai_ratelimit_lease.h"
 
 
 static ngx_int_t ngx_http_ai_limit_prepare(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ratelimit_loc_conf_t *rlcf);
-static ngx_int_t ngx_http_ai_limit_key(ngx_http_request_t *r,
-    ngx_http_ai_limit_zone_t *zone, ngx_str_t *key);
 static ngx_int_t ngx_http_ai_limit_take(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t, ngx_uint_t show);
 static void ngx_http_ai_limit_granted(ngx_http_ai_limited_t *l,
@@ -93,6 +90,15 @@ ngx_http_ai_limit_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         }
     }
 
+    /* all of them, also those without a limit: a reaper needs to know the
+     * input */
+
+    ngx_http_ai_limit_amounts(ctx, l->input, l->output, &l->amounts);
+
+    l->amounts.v[NGX_HTTP_AI_METER_REQUESTS] = 1;
+    l->amounts.v[NGX_HTTP_AI_METER_CONCURRENT] = 1;
+    l->amounts.v[NGX_HTTP_AI_METER_Q_REQUESTS] = 1;
+
     l->deadline = (int64_t) ctx->patience + NGX_HTTP_AI_LIMIT_GRACE;
 
     return ngx_http_ai_limit_go(r, l);
@@ -111,7 +117,17 @@ ngx_http_ai_limit_go(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
 
     rlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_ratelimit_module);
 
-    show = !(rlcf->headers & NGX_HTTP_AI_HEADERS_OFF);
+    /* meters that the answer will tell of */
+
+    show = 0;
+
+    if (rlcf->headers & NGX_HTTP_AI_HEADERS_IETF) {
+        show = (ngx_uint_t) -1;
+
+    } else if (!(rlcf->headers & NGX_HTTP_AI_HEADERS_OFF)) {
+        show = ~ngx_http_ai_meter_bit(CONCURRENT)
+               & ~ngx_http_ai_meter_bit(Q_MONEY);
+    }
 
     for ( /* void */ ; l->next < l->n; l->next++) {
         t = &l->tickets[l->next];
@@ -149,6 +165,15 @@ ngx_http_ai_limit_go(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
             l->away = 0;
             continue;
         }
+
+        l->dry = 0;
+        ngx_http_ai_limit_release(l, show);
+
+        return ngx_http_ai_limit_refuse(r, l);
+    }
+
+    if (ngx_http_ai_limit_cap(l) != NGX_OK) {
+        ngx_http_ai_limit_log(r, l, l->refused);
 
         l->dry = 0;
         ngx_http_ai_limit_release(l, show);
@@ -214,6 +239,7 @@ ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         t->shown = 0;
         t->passed = 0;
         t->waiter = NULL;
+        t->hold.key = 0;
 
         rc = ngx_http_ai_ticket_limits(r, l, t);
 
@@ -225,47 +251,6 @@ ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
             l->n++;
         }
     }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_ai_limit_key(ngx_http_request_t *r, ngx_http_ai_limit_zone_t *zone,
-    ngx_str_t *key)
-{
-    u_char      *p, digest[20];
-    ngx_sha1_t   sha1;
-
-    if (ngx_http_complex_value(r, &zone->key, key) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    if (key->len == 0) {
-        return NGX_DECLINED;
-    }
-
-    if (key->len <= NGX_HTTP_AI_LIMIT_KEY_MAX) {
-        return NGX_OK;
-    }
-
-    /* the beginning, for people, and a digest of the whole */
-
-    p = ngx_pnalloc(r->pool, NGX_HTTP_AI_LIMIT_KEY_MAX);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_sha1_init(&sha1);
-    ngx_sha1_update(&sha1, key->data, key->len);
-    ngx_sha1_final(digest, &sha1);
-
-    ngx_memcpy(p, key->data, NGX_HTTP_AI_LIMIT_KEY_MAX - 41);
-    p[NGX_HTTP_AI_LIMIT_KEY_MAX - 41] = '#';
-    ngx_hex_dump(p + NGX_HTTP_AI_LIMIT_KEY_MAX - 40, digest, 20);
-
-    key->data = p;
-    key->len = NGX_HTTP_AI_LIMIT_KEY_MAX;
 
     return NGX_OK;
 }
@@ -330,6 +315,7 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_http_ai_ticket_t *t, ngx_uint_t show)
 {
     int64_t                    now;
+    uint32_t                  *guess;
     ngx_int_t                  rc;
     ngx_uint_t                 i;
     ngx_http_ai_ctx_t         *ctx;
@@ -360,21 +346,20 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         ctx->need_price = 1;
     }
 
-    ngx_http_ai_limit_amounts(ctx, l->input, l->output, &t->held);
-
-    t->held.v[NGX_HTTP_AI_METER_REQUESTS] = 1;
-    t->held.v[NGX_HTTP_AI_METER_CONCURRENT] = 1;
-    t->held.v[NGX_HTTP_AI_METER_Q_REQUESTS] = 1;
-
-    /* all of them, also those without a limit: a reaper needs to know the
-     * input */
+    t->held = l->amounts;
 
     now = ngx_http_ai_zone_now();
     ngx_http_ai_ticket_windows(t, now);
 
+    if (zone->sh->nraises && ngx_http_ai_ticket_own(r->pool, t) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     ngx_http_ai_zone_lock(zone);
 
-    ngx_http_ai_raise_apply(zone, &t->key, t->limits, now);
+    if (t->limits != zone->limits) {
+        ngx_http_ai_raise_apply(zone, &t->key, t->limits, now);
+    }
 
     for (i = 0; t->zeros >> i; i++) {
         if ((t->zeros & ((ngx_uint_t) 1 << i)) && t->limits[i].limit == 0) {
@@ -394,12 +379,22 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         goto shared;
     }
 
-    e = ngx_http_ai_limit_reserve(zone->store, &t->key, l->id,
-                                  ngx_http_ai_zone_owner(), now,
-                                  now + l->deadline, t->limits, &t->held,
-                                  &t->hold, &l->refusal);
+    guess = ngx_http_ai_key_guess(zone, &t->key);
+    t->hold.key = *guess;
 
-    if (show && e != NGX_HTTP_AI_LIMIT_FULL) {
+    e = ngx_http_ai_limit_reserve_of(zone->store, &t->key, l->id,
+                                     ngx_http_ai_zone_owner(), now,
+                                     now + l->deadline, t->limits, t->meters,
+                                     &t->held, &t->hold, &l->refusal);
+
+    *guess = t->hold.key;
+
+    if (show && t->hold.index) {
+        ngx_http_ai_limit_left(zone->store, &t->hold, now, t->meters & show,
+                               t->states);
+        t->shown = 1;
+
+    } else if (show && e != NGX_HTTP_AI_LIMIT_FULL) {
         ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits,
                                t->states);
         t->shown = 1;
@@ -412,7 +407,12 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     case NGX_HTTP_AI_LIMIT_OK:
     case NGX_HTTP_AI_LIMIT_REPEATED:
         t->taken = 1;
-        ngx_http_ai_limit_granted(l, t);
+        t->output = l->output;
+
+        if (t->hold.cut) {
+            ngx_http_ai_limit_granted(l, t);
+        }
+
         return NGX_OK;
 
     case NGX_HTTP_AI_LIMIT_FULL:

@@ -679,9 +679,9 @@ ngx_http_ai_switch_cut(ngx_http_ai_ratelimit_main_conf_t *rmcf,
 }
 
 
-void
+ngx_int_t
 ngx_http_ai_switch_raises(ngx_http_ai_ratelimit_main_conf_t *rmcf,
-    ngx_http_ai_ticket_t *t)
+    ngx_pool_t *pool, ngx_http_ai_ticket_t *t)
 {
     ngx_uint_t               i, k;
     ngx_http_ai_limit_t     *limit;
@@ -694,7 +694,7 @@ ngx_http_ai_switch_raises(ngx_http_ai_ratelimit_main_conf_t *rmcf,
     if (switches == NULL
         || !(switches->scopes & ngx_http_ai_scope_bit(ZONE)))
     {
-        return;
+        return NGX_OK;
     }
 
     sw = switches->list.elts;
@@ -710,6 +710,10 @@ ngx_http_ai_switch_raises(ngx_http_ai_ratelimit_main_conf_t *rmcf,
             || !ngx_http_ai_price_match(&sw[i].key, &t->key))
         {
             continue;
+        }
+
+        if (ngx_http_ai_ticket_own(pool, t) != NGX_OK) {
+            return NGX_ERROR;
         }
 
         for (k = 0; k < NGX_HTTP_AI_METER_MAX; k++) {
@@ -735,4 +739,6 @@ ngx_http_ai_switch_raises(ngx_http_ai_ratelimit_main_conf_t *rmcf,
             limit->limit = raise->n;
         }
     }
+
+    return NGX_OK;
 }

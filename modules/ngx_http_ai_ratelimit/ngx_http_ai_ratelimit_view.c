@@ -38,6 +38,12 @@ static void ngx_http_ai_view_body(ngx_http_request_t *r);
 static ngx_int_t ngx_http_ai_view_change(ngx_http_request_t *r);
 static ngx_int_t ngx_http_ai_view_raise(ngx_http_request_t *r,
     ngx_http_ai_limit_zone_t *zone, ngx_str_t *key, const char **error);
+static ngx_int_t ngx_http_ai_view_wait(ngx_http_request_t *r, ngx_int_t rc);
+static void ngx_http_ai_view_reset(ngx_http_request_t *r, ngx_uint_t failed);
+static void ngx_http_ai_view_raised(ngx_http_request_t *r,
+    ngx_uint_t failed);
+static void ngx_http_ai_view_changed(ngx_http_request_t *r,
+    ngx_uint_t failed, const char *text);
 static ngx_int_t ngx_http_ai_view_show(ngx_http_request_t *r,
     ngx_http_ai_ratelimit_main_conf_t *rmcf);
 static ngx_int_t ngx_http_ai_view_zone(ngx_http_request_t *r,
@@ -177,10 +183,19 @@ ngx_http_ai_view_change(ngx_http_request_t *r)
                                                   "\"all=1\"");
         }
 
-        if (zone->redis) {
+        if (zone->redis && !has_key) {
             return ngx_http_ai_view_error(r, 409, "the zone is shared by "
-                                          "Redis, its keys cannot be reset "
-                                          "here");
+                                          "Redis, name a \"key\"");
+        }
+
+        if (zone->redis) {
+            ngx_log_error(NGX_LOG_NOTICE, r->connection->log, 0,
+                          "ai ratelimit: zone \"%V\", key \"%V\": to be reset "
+                          "on all nodes", &zone->name, &key);
+
+            return ngx_http_ai_view_wait(r,
+                           ngx_http_ai_change_send(r, zone, &key, 0, 0, 0,
+                                                   ngx_http_ai_view_reset));
         }
 
         ngx_http_ai_zone_lock(zone);
@@ -211,6 +226,10 @@ ngx_http_ai_view_change(ngx_http_request_t *r)
         error = NULL;
         rc = ngx_http_ai_view_raise(r, zone, &key, &error);
 
+        if (rc == NGX_DONE) {
+            return ngx_http_ai_view_wait(r, NGX_OK);
+        }
+
         if (rc != NGX_OK) {
             return ngx_http_ai_view_error(r, rc, error);
         }
@@ -225,7 +244,62 @@ ngx_http_ai_view_change(ngx_http_request_t *r)
 }
 
 
-/* a status and *error, or NGX_OK */
+/* for the answer of Redis; what is to be returned */
+
+static ngx_int_t
+ngx_http_ai_view_wait(ngx_http_request_t *r, ngx_int_t rc)
+{
+    if (rc != NGX_OK) {
+        return ngx_http_ai_view_error(r, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                      "Redis does not answer");
+    }
+
+    r->main->count++;
+    r->read_event_handler = ngx_http_test_reading;
+    r->write_event_handler = ngx_http_request_empty_handler;
+
+    return NGX_DONE;
+}
+
+
+static void
+ngx_http_ai_view_reset(ngx_http_request_t *r, ngx_uint_t failed)
+{
+    ngx_http_ai_view_changed(r, failed, "{\"reset\":1}\n");
+}
+
+
+static void
+ngx_http_ai_view_raised(ngx_http_request_t *r, ngx_uint_t failed)
+{
+    ngx_http_ai_view_changed(r, failed, "{\"raised\":1}\n");
+}
+
+
+static void
+ngx_http_ai_view_changed(ngx_http_request_t *r, ngx_uint_t failed,
+    const char *text)
+{
+    ngx_int_t          rc;
+    ngx_http_ai_out_t  out;
+
+    if (failed) {
+        rc = ngx_http_ai_view_error(r, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                    "Redis does not answer");
+
+    } else if (ngx_http_ai_out_init(&out, r->pool, 128) != NGX_OK) {
+        rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
+
+    } else {
+        ngx_http_ai_out_mem(&out, text, ngx_strlen(text));
+        rc = ngx_http_ai_view_send(r, NGX_HTTP_OK, &out);
+    }
+
+    ngx_http_finalize_request(r, rc);
+}
+
+
+/* a status and *error, NGX_OK, or NGX_DONE: it waits */
 
 static ngx_int_t
 ngx_http_ai_view_raise(ngx_http_request_t *r, ngx_http_ai_limit_zone_t *zone,
@@ -274,9 +348,9 @@ ngx_http_ai_view_raise(ngx_http_request_t *r, ngx_http_ai_limit_zone_t *zone,
     amount = rate.n;
     now = ngx_http_ai_zone_now();
 
-    if (ngx_http_ai_view_arg(r, "time", &text) == NGX_OK) {
+    if (ngx_http_ai_view_arg(r, "time", &value) == NGX_OK) {
 
-        time = ngx_parse_time(&text, 1);
+        time = ngx_parse_time(&value, 1);
 
         if (time == NGX_ERROR || time == 0) {
             *error = "the \"time\" is no time such as 1h";
@@ -302,15 +376,26 @@ ngx_http_ai_view_raise(ngx_http_request_t *r, ngx_http_ai_limit_zone_t *zone,
         until = now + 3600 * 1000;
     }
 
-    ngx_http_ai_zone_lock(zone);
+    if (zone->redis) {
 
-    rc = ngx_http_ai_raise_set(zone, key, m->meter, amount, until, now);
+        rc = ngx_http_ai_change_send(r, zone, key, m->meter, amount,
+                                     until - now, ngx_http_ai_view_raised);
+        if (rc != NGX_OK) {
+            *error = "Redis does not answer";
+            return 503;
+        }
 
-    ngx_http_ai_zone_unlock(zone);
+    } else {
+        ngx_http_ai_zone_lock(zone);
 
-    if (rc != NGX_OK) {
-        *error = "too many limits are raised";
-        return 409;
+        rc = ngx_http_ai_raise_set(zone, key, m->meter, amount, until, now);
+
+        ngx_http_ai_zone_unlock(zone);
+
+        if (rc != NGX_OK) {
+            *error = "too many limits are raised";
+            return 409;
+        }
     }
 
     ngx_log_error(NGX_LOG_NOTICE, r->connection->log, 0,
@@ -318,7 +403,7 @@ ngx_http_ai_view_raise(ngx_http_request_t *r, ngx_http_ai_limit_zone_t *zone,
                   "for %L s", &zone->name, key, &m->name, &text,
                   (until - now) / 1000);
 
-    return NGX_OK;
+    return zone->redis ? NGX_DONE : NGX_OK;
 }
 
 

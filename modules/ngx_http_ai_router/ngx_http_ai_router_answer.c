@@ -296,6 +296,7 @@ ngx_http_ai_answer_event(ngx_http_ai_attempt_t *a,
             return NGX_OK;
         }
 
+        a->told = 0;
         a->dec.usage_only = 0;
         a->counted_last = a->counted;
 
@@ -336,13 +337,8 @@ ngx_http_ai_answer_event(ngx_http_ai_attempt_t *a,
              && (ev->has_data || ev->tail)))
     {
 
-        if (a->committed) {
-            rc = ngx_http_ai_answer_relay(a, ev->raw.data, ev->raw.len,
-                                          ev->in_place);
-        } else {
-            rc = ngx_http_ai_answer_keep(a, ev->raw.data, ev->raw.len,
-                                       a->exec->ctx->limits->max_answer);
-        }
+        rc = a->told ? ngx_http_ai_cost_event(a, ev)
+                     : ngx_http_ai_answer_pass(a, &ev->raw, ev->in_place);
 
         if (rc != NGX_OK) {
             return rc;
@@ -562,6 +558,13 @@ ngx_http_ai_answer_body(ngx_http_ai_attempt_t *a)
     }
 
     if (a->relaying) {
+
+        if (a->exec->ctx->cost_usage
+            && ngx_http_ai_cost_body(a, &data, &len) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
         return ngx_http_ai_answer_unary(a, data, len);
     }
 
@@ -734,6 +737,19 @@ ngx_http_ai_answer_events_end(ngx_http_ai_attempt_t *a)
     }
 
     return ngx_http_ai_answer_flush(a);
+}
+
+
+ngx_int_t
+ngx_http_ai_answer_pass(ngx_http_ai_attempt_t *a, ngx_str_t *text,
+    ngx_uint_t in_place)
+{
+    if (a->committed) {
+        return ngx_http_ai_answer_relay(a, text->data, text->len, in_place);
+    }
+
+    return ngx_http_ai_answer_keep(a, text->data, text->len,
+                                   a->exec->ctx->limits->max_answer);
 }
 
 
@@ -926,6 +942,11 @@ ngx_http_ai_answer_sink(void *data, ngx_http_ai_event_t *ev)
         if (ev->usage) {
             ngx_http_ai_usage_merge(&a->usage, ev->usage);
             a->has_usage = 1;
+
+            if (x->ctx->cost_usage) {
+                a->told = a->relaying;
+                ev->usage->cost = ngx_http_ai_router_cost(a);
+            }
         }
 
         break;

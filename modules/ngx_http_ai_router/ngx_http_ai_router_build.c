@@ -36,6 +36,7 @@ static ngx_int_t ngx_http_ai_build_hooked(ngx_http_ai_attempt_t *a,
     ngx_http_ai_out_t *out);
 static ngx_uint_t ngx_http_ai_build_has(u_char *lines, size_t len,
     ngx_table_elt_t *h);
+static ngx_uint_t ngx_http_ai_build_trace(ngx_table_elt_t *h);
 static ngx_uint_t ngx_http_ai_build_known(ngx_http_ai_attempt_t *a,
     ngx_table_elt_t *h);
 static ngx_uint_t ngx_http_ai_build_credential(ngx_table_elt_t *h);
@@ -124,7 +125,8 @@ ngx_http_ai_build_patched(ngx_http_ai_attempt_t *a, ngx_chain_t **body,
     ngx_http_ai_ctx_t       *ctx;
     ngx_http_ai_out_t        out;
     ngx_http_request_t      *r;
-    ngx_http_ai_patch_op_t   ops[NGX_HTTP_AI_MAX_PATCH];
+    ngx_http_ai_patch_op_t   ops[NGX_HTTP_AI_MAX_PATCH
+                                 + NGX_HTTP_AI_CAP_PATCH];
 
     r = a->exec->request;
     ctx = a->exec->ctx;
@@ -171,7 +173,9 @@ ngx_http_ai_build_patched(ngx_http_ai_attempt_t *a, ngx_chain_t **body,
         }
     }
 
-    if (ngx_http_ai_build_params(a, ops, &n) != NGX_OK) {
+    if (ngx_http_ai_build_params(a, ops, &n) != NGX_OK
+        || ngx_http_ai_build_cap(a, &ctx->json, ops, &n) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -217,7 +221,8 @@ ngx_http_ai_build_translated(ngx_http_ai_attempt_t *a, ngx_chain_t **body,
     ngx_http_request_t         *r;
     ngx_http_ai_codec_t         codec;
     ngx_http_ai_request_t      *req;
-    ngx_http_ai_patch_op_t      ops[NGX_HTTP_AI_MAX_PATCH];
+    ngx_http_ai_patch_op_t      ops[NGX_HTTP_AI_MAX_PATCH
+                                    + NGX_HTTP_AI_CAP_PATCH];
     ngx_http_ai_target_info_t   info;
 
     r = a->exec->request;
@@ -279,21 +284,30 @@ ngx_http_ai_build_translated(ngx_http_ai_attempt_t *a, ngx_chain_t **body,
 
     n = 0;
 
-    if (ngx_http_ai_build_params(a, ops, &n) != NGX_OK
-        || ngx_array_init(&slices, r->pool, 2 * n + 2, sizeof(ngx_str_t))
-           != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
     ngx_memzero(&j, sizeof(ngx_http_ai_json_t));
     j.pool = r->pool;
     j.shallow = 1;
     len = text.len;
 
+    if (ngx_http_ai_build_params(a, ops, &n) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if ((n || ctx->output_cap >= 0)
+        && (ngx_http_ai_json_parse(&j, text.data, text.len) != NGX_OK
+            || ngx_http_ai_build_cap(a, &j, ops, &n) != NGX_OK))
+    {
+        return NGX_ERROR;
+    }
+
+    if (ngx_array_init(&slices, r->pool, 2 * n + 2, sizeof(ngx_str_t))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     if (n) {
-        if (ngx_http_ai_json_parse(&j, text.data, text.len) != NGX_OK
-            || ngx_http_ai_patch(r->pool, &j, &text, ops, n, &slices, &len)
+        if (ngx_http_ai_patch(r->pool, &j, &text, ops, n, &slices, &len)
                != NGX_OK)
         {
             return NGX_ERROR;
@@ -944,6 +958,11 @@ ngx_http_ai_build_forward(ngx_http_ai_attempt_t *a, ngx_table_elt_t *h)
         return 0;
     }
 
+    if (a->exec->ctx->trace && ngx_http_ai_build_trace(h)) {
+        /* there is one of the attempt, or it is not to be told */
+        return 0;
+    }
+
     if (ngx_http_ai_build_custom(a, h->lowcase_key, h->key.len)) {
         /* the operator's word counts */
         return 0;
@@ -1020,6 +1039,20 @@ ngx_http_ai_build_has(u_char *lines, size_t len, ngx_table_elt_t *h)
     }
 
     return 0;
+}
+
+
+static ngx_uint_t
+ngx_http_ai_build_trace(ngx_table_elt_t *h)
+{
+    return (h->key.len == sizeof("traceparent") - 1
+            && ngx_memcmp(h->lowcase_key, "traceparent",
+                          sizeof("traceparent") - 1)
+               == 0)
+           || (h->key.len == sizeof("tracestate") - 1
+               && ngx_memcmp(h->lowcase_key, "tracestate",
+                             sizeof("tracestate") - 1)
+                  == 0);
 }
 
 

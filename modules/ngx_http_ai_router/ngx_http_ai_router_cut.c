@@ -164,6 +164,10 @@ ngx_http_ai_cut_end(ngx_http_ai_attempt_t *a)
 
     usage.out = ngx_http_ai_tokens_round(x->counted + a->counted);
 
+    if (ctx->cost_usage) {
+        usage.cost = ngx_http_ai_router_cost(a);
+    }
+
     ngx_memzero(&ev, sizeof(ngx_http_ai_event_t));
 
     ev.type = NGX_HTTP_AI_EV_USAGE;

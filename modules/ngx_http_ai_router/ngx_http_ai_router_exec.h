@@ -147,6 +147,7 @@ struct ngx_http_ai_attempt_s {
     unsigned                   queued:1;      /* in the queue of the young */
     unsigned                   gzip:1;
     unsigned                   cut:1;         /* ended by an observer */
+    unsigned                   told:1;        /* the event holds usage */
     unsigned                   local_error:1; /* made here, not the provider's
                                                  words */
 };
@@ -256,6 +257,27 @@ ngx_int_t ngx_http_ai_router_foretell(ngx_http_ai_exec_t *x);
 ngx_int_t ngx_http_ai_router_trailer(ngx_http_ai_exec_t *x);
 
 
+/* has the attempt made anything that is charged? */
+ngx_uint_t ngx_http_ai_usage_counts(ngx_http_ai_attempt_t *a);
+
+/* pico-dollars of what one with a price has used */
+int64_t ngx_http_ai_usage_price(ngx_http_ai_attempt_t *a,
+    ngx_http_ai_usage_t *u);
+
+
+/* ngx_http_ai_router_cost.c */
+
+/* nano-dollars of all attempts up to this one, whose usage has come; -1: they
+ * are not known */
+int64_t ngx_http_ai_router_cost(ngx_http_ai_attempt_t *a);
+
+/* relays an event, or replaces a whole answer, with the cost in its usage */
+ngx_int_t ngx_http_ai_cost_event(ngx_http_ai_attempt_t *a,
+    ngx_http_ai_sse_event_t *ev);
+ngx_int_t ngx_http_ai_cost_body(ngx_http_ai_attempt_t *a, u_char **data,
+    size_t *len);
+
+
 /* ngx_http_ai_router_price.c: the price of each candidate */
 
 ngx_int_t ngx_http_ai_prices_set(ngx_http_ai_exec_t *x);
@@ -331,12 +353,27 @@ ngx_int_t ngx_http_ai_build_header(ngx_http_ai_attempt_t *a, off_t length,
     ngx_buf_t **header);
 
 
+/* ngx_http_ai_router_cap.c */
+
+/* so many changes at most */
+#define NGX_HTTP_AI_CAP_PATCH  3
+
+/* adds to ops[] what keeps an answer within ctx->output_cap */
+ngx_int_t ngx_http_ai_build_cap(ngx_http_ai_attempt_t *a,
+    ngx_http_ai_json_t *j, ngx_http_ai_patch_op_t *ops, ngx_uint_t *n);
+
+
 /* ngx_http_ai_router_answer.c */
 
 ngx_int_t ngx_http_ai_answer_init(ngx_http_ai_attempt_t *a);
 ngx_int_t ngx_http_ai_answer_data(ngx_http_ai_attempt_t *a, u_char *data,
     size_t len);
 ngx_int_t ngx_http_ai_answer_end(ngx_http_ai_attempt_t *a);
+
+/* bytes of a stream as they are, at once or after its commit; in_place: they
+ * stay until they are sent */
+ngx_int_t ngx_http_ai_answer_pass(ngx_http_ai_attempt_t *a, ngx_str_t *text,
+    ngx_uint_t in_place);
 
 /* a stream that has told how it finished: it lacks only what ends a stream,
  * and perhaps the usage */

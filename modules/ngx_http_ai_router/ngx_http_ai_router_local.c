@@ -42,6 +42,10 @@ ngx_http_ai_static_answer(ngx_http_ai_exec_t *x, ngx_http_ai_target_t *target)
     ctx->fallback = (target != x->candidates[0].target);
     ctx->cost = 0;
 
+    if (ctx->cost_usage) {
+        ctx->usage.cost = 0;
+    }
+
     if (ctx->op == NGX_HTTP_AI_OP_EMBEDDINGS) {
         return ngx_http_ai_static_embeddings(x, target);
     }
@@ -205,6 +209,11 @@ ngx_http_ai_static_completion(ngx_http_ai_exec_t *x,
         ngx_http_ai_out_int(&out, ctx->usage.out);
         ngx_http_ai_out_lit(&out, ",\"total_tokens\":");
         ngx_http_ai_out_int(&out, input + ctx->usage.out);
+
+        if (ctx->cost_usage) {
+            ngx_http_ai_out_lit(&out, ",\"cost\":0");
+        }
+
         ngx_http_ai_out_lit(&out, "}");
     }
 
@@ -362,6 +371,11 @@ ngx_http_ai_static_embeddings(ngx_http_ai_exec_t *x,
     ngx_http_ai_out_int(&out, ctx->usage.in_fresh);
     ngx_http_ai_out_lit(&out, ",\"total_tokens\":");
     ngx_http_ai_out_int(&out, ctx->usage.in_fresh);
+
+    if (ctx->cost_usage) {
+        ngx_http_ai_out_lit(&out, ",\"cost\":0");
+    }
+
     ngx_http_ai_out_lit(&out, "}}");
 
     return ngx_http_ai_local_send(x->request, ctx, &out, 0);

@@ -49,17 +49,7 @@ ngx_http_ai_router_meter(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         a = x->attempts[i];
         u = &a->usage;
 
-        if (!a->sent && !a->complete) {
-            continue;
-        }
-
-        if (a->error.class != NGX_HTTP_AI_ERR_NONE && !a->content) {
-            /* it has failed before it made anything */
-            continue;
-        }
-
-        if (a->canceled && !a->content && a != x->winner && x->winner) {
-            /* the loser of a hedge */
+        if (!ngx_http_ai_usage_counts(a)) {
             continue;
         }
 
@@ -118,10 +108,7 @@ ngx_http_ai_router_meter(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
             continue;
         }
 
-        cost = ngx_http_ai_price_add(cost,
-                   ngx_http_ai_price_cost(price, u,
-                                          price->image ? x->api->images(ctx)
-                                                       : 0));
+        cost = ngx_http_ai_price_add(cost, ngx_http_ai_usage_price(a, u));
 
         ctx->price_version = price->version;
     }
@@ -137,6 +124,42 @@ ngx_http_ai_router_meter(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     }
 
     return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_http_ai_usage_counts(ngx_http_ai_attempt_t *a)
+{
+    if (!a->sent && !a->complete) {
+        return 0;
+    }
+
+    if (a->error.class != NGX_HTTP_AI_ERR_NONE && !a->content) {
+        /* it has failed before it made anything */
+        return 0;
+    }
+
+    if (a->canceled && !a->content && a->exec->winner
+        && a != a->exec->winner)
+    {
+        /* the loser of a hedge */
+        return 0;
+    }
+
+    return 1;
+}
+
+
+int64_t
+ngx_http_ai_usage_price(ngx_http_ai_attempt_t *a, ngx_http_ai_usage_t *u)
+{
+    const ngx_http_ai_price_t  *price;
+
+    price = a->candidate->price;
+
+    return ngx_http_ai_price_cost(price, u,
+                                  price->image
+                                  ? a->exec->api->images(a->exec->ctx) : 0);
 }
 
 
@@ -197,6 +220,8 @@ ngx_http_ai_router_attempt(ngx_http_ai_ctx_t *ctx, ngx_uint_t n,
 
     ngx_http_ai_plan_name(x, a->target, &t->target);
     t->provider = a->provider->name;
+    t->vendor = a->provider->vendor.len ? a->provider->vendor
+                                        : a->provider->dialect->name;
     t->region = a->provider->region;
     t->model = a->model;
     t->upstream_id = a->upstream_id;
@@ -275,15 +300,13 @@ ngx_http_ai_router_trailer(ngx_http_ai_exec_t *x)
         return NGX_OK;
     }
 
-    p = ngx_pnalloc(r->pool, NGX_INT64_LEN + 10);
+    p = ngx_pnalloc(r->pool, NGX_HTTP_AI_DOLLARS_LEN);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
     value.data = p;
-    value.len = ngx_sprintf(p, "%L.%09L", ctx->cost / 1000000000,
-                            ctx->cost % 1000000000)
-                - p;
+    value.len = ngx_http_ai_dollars(p, ctx->cost) - p;
 
     return ngx_http_ai_header_add(&r->headers_out.trailers, "x-ai-cost",
                                   &value)

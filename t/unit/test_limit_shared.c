@@ -545,6 +545,7 @@ start(running_t *q)
     ngx_http_ai_limit_refusal_t  refusal;
 
     memset(q, 0, sizeof(running_t));
+    again.key = 0;
 
     q->id = ngx_atomic_fetch_add(&sh->id, 1);
 

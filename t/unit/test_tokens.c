@@ -139,6 +139,59 @@ prefixes(void)
 }
 
 
+/*
+ * Blocks of plain text are counted at once: as word by word, the sums are
+ * those of the code without blocks.
+ */
+
+static void
+blocks(void)
+{
+    char        *p;
+    size_t       i, k, len, n;
+    uint32_t     seed;
+    uint64_t     sum;
+
+    static const struct {
+        const char  *of;
+        uint64_t     sum;
+    } texts[] = {
+        { "etaoin shrdlu", 10997457197655095586U },
+        { "ab cd", 5947969736302111946U },
+        { "The end, or: so - far. ", 456811515716373533U },
+        { "aB c D", 14547230862169154092U },
+        { "aeiou\\n\\\" ,;'s't 0123", 9805169241930387798U },
+        { "a", 9085882850314116756U },
+        { "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa ",
+          11594736342079179601U },
+        { "bc d\xc3\xa9", 14027962604777474162U }
+    };
+
+    seed = 1;
+
+    for (i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        n = strlen(texts[i].of);
+        sum = 0;
+
+        for (len = 1; len < 300; len++) {
+            p = malloc(len);
+
+            for (k = 0; k < len; k++) {
+                seed = seed * 1103515245 + 12345;
+                p[k] = texts[i].of[(seed >> 16) % n];
+            }
+
+            sum = sum * 31 + ngx_http_ai_tokens_raw((u_char *) p, len);
+            free(p);
+        }
+
+        if (!ok(sum == texts[i].sum, "blocks of \"%s\"", texts[i].of)) {
+            diag("%llu", (unsigned long long) sum);
+        }
+    }
+}
+
+
 int
 main(void)
 {
@@ -165,6 +218,7 @@ main(void)
          "\\u041f\\u0440\\u0438\\u0432\\u0435\\u0442");
 
     prefixes();
+    blocks();
     vectors();
 
     /* linear: twice the text is twice the count */

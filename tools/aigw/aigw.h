@@ -22,6 +22,7 @@
 #include <cjson/cJSON.h>
 
 #include "ngx_http_ai_auth_key.h"
+#include "ngx_http_ai_quantity.h"
 
 
 #define AIGW_OK            0
@@ -431,6 +432,9 @@ typedef struct {
     u_char              *after;        /* start of the one behind, or NULL */
 } aigw_found_t;
 
+
+/* the next record of a file: is it the one that is looked for? */
+void aigw_found_add(aigw_found_t *found, aigw_str_t *record, int is);
 
 /* the good record of the command's first word, for writing */
 void aigw_record_find(aigw_file_t *f, aigw_found_t *found, aigw_line_t *line,

@@ -25,25 +25,28 @@ static void aigw_unrevoke(aigw_line_t *line, const char *id);
 static void
 aigw_look(aigw_file_t *f, aigw_found_t *found, const char *id)
 {
-    u_char  *before;
-
     memset(found, 0, sizeof(aigw_found_t));
 
-    before = NULL;
-
     while (aigw_file_walk(f)) {
+        aigw_found_add(found, &f->record, aigw_record_is(&f->record, id));
+    }
+}
 
-        if (found->record.data) {
-            if (found->after == NULL) {
-                found->after = f->record.data;
-            }
 
-        } else if (aigw_record_is(&f->record, id)) {
-            found->record = f->record;
-            found->before = before;
+void
+aigw_found_add(aigw_found_t *found, aigw_str_t *record, int is)
+{
+    if (found->record.data) {
+
+        if (found->after == NULL) {
+            found->after = record->data;
         }
 
-        before = f->record.data + f->record.len;
+    } else if (is) {
+        found->record = *record;
+
+    } else {
+        found->before = record->data + record->len;
     }
 }
 

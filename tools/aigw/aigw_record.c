@@ -32,6 +32,8 @@ static char *aigw_rule_scopes(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_list(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_endpoints(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_zones(aigw_record_t *r, cJSON *value);
+static char *aigw_rule_amount(const char *member, const char *zone,
+    cJSON *amount);
 static char *aigw_rule_object(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_not_before(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_expires(aigw_record_t *r, cJSON *value);
@@ -624,7 +626,7 @@ static char *
 aigw_rule_zones(aigw_record_t *r, cJSON *value)
 {
     char   *error;
-    cJSON  *zone;
+    cJSON  *zone, *amount;
 
     error = aigw_rule_object(r, value);
 
@@ -637,9 +639,75 @@ aigw_rule_zones(aigw_record_t *r, cJSON *value)
             return aigw_format("\"%s\" of \"%s\" is %s, it must be an object",
                                zone->string, value->string, aigw_type(zone));
         }
+
+        cJSON_ArrayForEach(amount, zone) {
+            error = aigw_rule_amount(value->string, zone->string, amount);
+
+            if (error) {
+                return error;
+            }
+        }
     }
 
     return NULL;
+}
+
+
+static char *
+aigw_rule_amount(const char *member, const char *zone, cJSON *amount)
+{
+    int                                 i, unit;
+    char                               *near, *error, text[64];
+    int64_t                             n;
+    const char                         *value, *wrong, *names[8];
+    const ngx_http_ai_quantity_name_t  *q;
+
+    q = strcmp(member, "limits") == 0 ? ngx_http_ai_quantity_limits
+                                      : ngx_http_ai_quantity_quotas;
+
+    for (i = 0; q[i].name && strcmp(q[i].name, amount->string) != 0; i++) {
+        names[i] = q[i].name;
+    }
+
+    if (q[i].name == NULL) {
+        names[i] = NULL;
+        near = aigw_near_text(amount->string, names);
+        error = aigw_format("\"%s\" of zone \"%s\": unknown \"%s\"%s",
+                            member, zone, amount->string, near);
+        free(near);
+
+        return error;
+    }
+
+    if (cJSON_IsNull(amount)) {
+        return NULL;
+    }
+
+    if (cJSON_IsString(amount)) {
+        value = amount->valuestring;
+
+    } else if (cJSON_IsNumber(amount)) {
+        snprintf(text, sizeof(text), "%.17g", amount->valuedouble);
+        value = text;
+
+    } else {
+        return aigw_format("\"%s\" of zone \"%s\": \"%s\" is %s, it must be "
+                           "a string such as \"60r/m\"", member, zone,
+                           amount->string, aigw_type(amount));
+    }
+
+    /* a number without a unit has that of the zone */
+    unit = NGX_HTTP_AI_QUANTITY_MINUTE;
+
+    wrong = ngx_http_ai_quantity_read((const unsigned char *) value,
+                                      strlen(value), q[i].kind, &n, &unit);
+
+    if (wrong == NULL) {
+        return NULL;
+    }
+
+    return aigw_format("\"%s\" of zone \"%s\": invalid \"%s\": \"%s\": %s",
+                       member, zone, amount->string, value, wrong);
 }
 
 

@@ -291,25 +291,10 @@ aigw_switch_is(aigw_str_t *record, aigw_switch_t *sw)
 static void
 aigw_switch_find(aigw_file_t *f, aigw_switch_t *sw, aigw_found_t *found)
 {
-    u_char  *before;
-
     memset(found, 0, sizeof(aigw_found_t));
 
-    before = NULL;
-
     while (aigw_file_walk(f)) {
-
-        if (found->record.data) {
-            if (found->after == NULL) {
-                found->after = f->record.data;
-            }
-
-        } else if (aigw_switch_is(&f->record, sw)) {
-            found->record = f->record;
-            found->before = before;
-        }
-
-        before = f->record.data + f->record.len;
+        aigw_found_add(found, &f->record, aigw_switch_is(&f->record, sw));
     }
 }
 

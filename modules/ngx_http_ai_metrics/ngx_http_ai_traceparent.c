@@ -1,0 +1,165 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+#include "ngx_http_ai_traceparent.h"
+
+
+#define NGX_HTTP_AI_TRACE_DIGITS  9           /* of a ratio */
+
+
+static ngx_int_t ngx_http_ai_trace_hex(u_char *p, size_t n, uint64_t *value);
+
+
+ngx_int_t
+ngx_http_ai_traceparent_parse(ngx_str_t *text, ngx_http_ai_traceparent_t *tp)
+{
+    u_char    *p;
+    uint64_t   version, high, low, parent, flags;
+
+    p = text->data;
+
+    if (text->len < NGX_HTTP_AI_TRACEPARENT
+        || p[2] != '-' || p[35] != '-' || p[52] != '-'
+        || ngx_http_ai_trace_hex(p, 2, &version) != NGX_OK
+        || ngx_http_ai_trace_hex(p + 3, 16, &high) != NGX_OK
+        || ngx_http_ai_trace_hex(p + 19, 16, &low) != NGX_OK
+        || ngx_http_ai_trace_hex(p + 36, 16, &parent) != NGX_OK
+        || ngx_http_ai_trace_hex(p + 53, 2, &flags) != NGX_OK)
+    {
+        return NGX_DECLINED;
+    }
+
+    if (version == 0xff || (high | low) == 0 || parent == 0) {
+        return NGX_DECLINED;
+    }
+
+    /* a later version may add fields */
+
+    if (text->len > NGX_HTTP_AI_TRACEPARENT
+        && (version == 0 || p[NGX_HTTP_AI_TRACEPARENT] != '-'))
+    {
+        return NGX_DECLINED;
+    }
+
+    ngx_memcpy(tp->trace, p + 3, NGX_HTTP_AI_TRACE_ID);
+    ngx_memcpy(tp->parent, p + 36, NGX_HTTP_AI_SPAN_ID);
+    tp->sampled = (flags & 1);
+
+    return NGX_OK;
+}
+
+
+/* lower case only, as section 3.2 has it */
+
+static ngx_int_t
+ngx_http_ai_trace_hex(u_char *p, size_t n, uint64_t *value)
+{
+    u_char  c;
+
+    *value = 0;
+
+    for (/* void */; n; n--) {
+        c = *p++;
+
+        if (c >= '0' && c <= '9') {
+            c -= '0';
+
+        } else if (c >= 'a' && c <= 'f') {
+            c = c - 'a' + 10;
+
+        } else {
+            return NGX_ERROR;
+        }
+
+        *value = (*value << 4) | c;
+    }
+
+    return NGX_OK;
+}
+
+
+u_char *
+ngx_http_ai_traceparent_write(u_char *p, u_char *trace, u_char *span,
+    ngx_uint_t sampled)
+{
+    p = ngx_cpymem(p, "00-", 3);
+    p = ngx_cpymem(p, trace, NGX_HTTP_AI_TRACE_ID);
+    *p++ = '-';
+    p = ngx_cpymem(p, span, NGX_HTTP_AI_SPAN_ID);
+    *p++ = '-';
+    *p++ = '0';
+    *p++ = sampled ? '1' : '0';
+
+    return p;
+}
+
+
+ngx_uint_t
+ngx_http_ai_trace_sampled(u_char *trace, uint64_t ratio)
+{
+    uint64_t  value;
+
+    if (ratio >= NGX_HTTP_AI_TRACE_ALL) {
+        return 1;
+    }
+
+    if (ngx_http_ai_trace_hex(trace + NGX_HTTP_AI_TRACE_ID - 14, 14, &value)
+        != NGX_OK)
+    {
+        return 0;
+    }
+
+    return value >= NGX_HTTP_AI_TRACE_ALL - ratio;
+}
+
+
+ngx_int_t
+ngx_http_ai_trace_ratio(ngx_str_t *text, uint64_t *ratio)
+{
+    u_char      *p, *last;
+    uint64_t     value, unit;
+    ngx_uint_t   point, digits;
+
+    p = text->data;
+    last = p + text->len;
+
+    unit = 1;
+    value = 0;
+    point = 0;
+    digits = 0;
+
+    if (last > p && last[-1] == '%') {
+        unit = 100;
+        last--;
+    }
+
+    for (/* void */; p < last; p++) {
+
+        if (*p == '.' && !point) {
+            point = 1;
+            continue;
+        }
+
+        if (*p < '0' || *p > '9' || ++digits > NGX_HTTP_AI_TRACE_DIGITS) {
+            return NGX_ERROR;
+        }
+
+        value = value * 10 + (*p - '0');
+
+        if (point) {
+            unit *= 10;
+        }
+    }
+
+    if (digits == 0 || value > unit) {
+        return NGX_ERROR;
+    }
+
+    *ratio = (uint64_t) ((double) value / (double) unit
+                         * (double) NGX_HTTP_AI_TRACE_ALL);
+
+    return NGX_OK;
+}
