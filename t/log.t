@@ -226,6 +226,16 @@ cmp_ok($log->{attempts}[0]{first_ms}, '>=', 95, 'first event of the attempt');
 ($r, $log) = logged_one('/v1/chat/completions', chat('tools'));
 is($log->{attempts}[0]{upstream_id}, 'up"\\1', "the provider's id");
 
+# traces
+
+my $trace = '4bf92f3577b34da6a3ce929d0e0e4736';
+
+for my $path ('/v1/chat/completions', '/deny/chat/completions') {
+    ($r, $log) = logged_one($path, chat('all'), headers => [
+        traceparent => "00-$trace-00f067aa0ba902b7-01" ]);
+    is($log->{trace_id}, $trace, '... trace id of the client');
+}
+
 # other operations
 
 $r = $gw->client->get('/v1/models');

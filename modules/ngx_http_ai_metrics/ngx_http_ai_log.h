@@ -73,8 +73,7 @@ typedef struct {
 /* variables of other modules, that may not be there */
 
 typedef enum {
-    NGX_HTTP_AI_LOG_TRACE = 0,
-    NGX_HTTP_AI_LOG_LIMIT,
+    NGX_HTTP_AI_LOG_LIMIT = 0,
     NGX_HTTP_AI_LOG_QUOTA,
     NGX_HTTP_AI_LOG_GUARD,
     NGX_HTTP_AI_LOG_VARIABLES

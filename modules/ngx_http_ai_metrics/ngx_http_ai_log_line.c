@@ -12,6 +12,7 @@
 
 
 #include "ngx_http_ai_log.h"
+#include "ngx_http_ai_trace.h"
 
 
 /* all members with their names and figures, without texts */
@@ -27,6 +28,7 @@ typedef struct {
     ngx_msec_int_t             duration;
     ngx_msec_t                 start;         /* ngx_current_msec */
     ngx_msec_int_t             upstream;
+    ngx_str_t                  trace_id;
     ngx_str_t                  path;
     ngx_str_t                  key_id;
     ngx_str_t                  tenant;
@@ -196,6 +198,7 @@ ngx_http_ai_log_record(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     u_char                       *query;
     ngx_str_t                     path;
     ngx_time_t                   *tp;
+    ngx_http_ai_trace_t          *t;
     ngx_http_ai_principal_t      *pr;
     ngx_http_ai_log_main_conf_t  *mcf;
 
@@ -239,8 +242,19 @@ ngx_http_ai_log_record(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
         ngx_http_ai_log_value(&rec->team, &pr->team);
     }
 
-    ngx_http_ai_log_variable(r, mcf, NGX_HTTP_AI_LOG_TRACE,
-                             &rec->values[NGX_HTTP_AI_LOG_TRACE]);
+    /* one is begun only where the client has told of its own */
+
+    t = ctx->trace;
+
+    if (t == NULL && ngx_http_ai_header_in(r, "traceparent")) {
+        t = ngx_http_ai_trace_get(r, ctx);
+    }
+
+    if (t) {
+        rec->trace_id.data = t->trace;
+        rec->trace_id.len = NGX_HTTP_AI_TRACE_ID;
+    }
+
     ngx_http_ai_log_variable(r, mcf, NGX_HTTP_AI_LOG_GUARD,
                              &rec->values[NGX_HTTP_AI_LOG_GUARD]);
 
@@ -352,7 +366,8 @@ ngx_http_ai_log_size(ngx_http_request_t *r, ngx_http_ai_log_record_t *rec)
 
     ctx = rec->ctx;
 
-    texts = ctx->request_id.len + r->connection->addr_text.len
+    texts = ctx->request_id.len + rec->trace_id.len
+            + r->connection->addr_text.len
             + rec->path.len + ctx->request_model.len + ctx->model.len
             + ctx->provider.len + ctx->region.len + ctx->target.len
             + ctx->price_version.len + ctx->switched.len
@@ -391,7 +406,7 @@ ngx_http_ai_log_line(u_char *p, ngx_http_request_t *r,
     p = ngx_cpymem(p, ctx->request_id.data, ctx->request_id.len);
     *p++ = '"';
 
-    ngx_http_ai_log_str(p, "trace_id", &rec->values[NGX_HTTP_AI_LOG_TRACE]);
+    ngx_http_ai_log_str(p, "trace_id", &rec->trace_id);
 
     p = ngx_http_ai_log_lit(p, ",\"client\":\"");
     p = ngx_cpymem(p, r->connection->addr_text.data,

@@ -86,7 +86,6 @@ ngx_module_t  ngx_http_ai_log_module = {
 
 
 static ngx_str_t  ngx_http_ai_log_variables[] = {
-    ngx_string("ai_trace_id"),
     ngx_string("ai_limit"),
     ngx_string("ai_quota"),
     ngx_string("ai_guard")
