@@ -137,7 +137,8 @@ for (1 .. 50) {
 
 is(keys %seen, 50, 'ids differ');
 
-my @ids = map { $_->{request_id} } logged($gw, 60);
-is(scalar(grep { $seen{$_} } @ids), 50, 'they are in the log');
+ok($gw->wait_for(sub {
+    50 == grep { $seen{$_} } map { $_->{request_id} } logged($gw);
+}), 'they are in the log');
 
 done_testing();
