@@ -66,6 +66,7 @@ typedef struct {
                                                  0: off */
     ngx_uint_t                  used;         /* a directive needs handlers */
     ngx_uint_t                  used_keys;    /* an ai_auth needs keys.json */
+    ngx_atomic_t               *refusals;     /* by reason, of all workers */
 } ngx_http_ai_auth_main_conf_t;
 
 
@@ -299,6 +300,12 @@ ngx_int_t ngx_http_ai_auth_log_handler(ngx_http_request_t *r);
 
 /* "unknown" */
 ngx_str_t *ngx_http_ai_auth_reason_name(ngx_http_ai_auth_reason_e reason);
+
+
+/* ngx_http_ai_auth_samples.c */
+
+ngx_int_t ngx_http_ai_auth_samples_init(ngx_conf_t *cf,
+    ngx_http_ai_auth_main_conf_t *aamcf);
 
 
 extern ngx_module_t  ngx_http_ai_auth_module;

@@ -79,6 +79,8 @@ ngx_http_ai_auth_log_refusal(ngx_http_request_t *r,
 
     aamcf = ngx_http_get_module_main_conf(r, ngx_http_ai_auth_module);
 
+    (void) ngx_atomic_fetch_add(&aamcf->refusals[actx->reason], 1);
+
     if (aamcf->log_rate == 0 || !ngx_http_ai_auth_log_pass(aamcf->log_rate)) {
         return;
     }

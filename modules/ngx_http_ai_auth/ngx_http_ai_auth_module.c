@@ -204,7 +204,8 @@ ngx_http_ai_auth_postconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
-    if (api->add_permit(cf, ngx_http_ai_auth_permit) != NGX_OK
+    if (ngx_http_ai_auth_samples_init(cf, aamcf) != NGX_OK
+        || api->add_permit(cf, ngx_http_ai_auth_permit) != NGX_OK
         || api->add_hook(cf, NGX_HTTP_AI_STAGE_AUTHORIZE,
                          ngx_http_ai_auth_authorize)
            != NGX_OK)

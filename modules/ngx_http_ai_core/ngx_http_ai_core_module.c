@@ -200,9 +200,11 @@ static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_core_collect,
     ngx_http_ai_core_add_header_hook,
     ngx_http_ai_dialect_find,
+    ngx_http_ai_dialects,
     ngx_http_ai_get_ctx,
     ngx_http_ai_create_ctx,
     ngx_http_ai_resume,
+    ngx_http_ai_client_closed,
     ngx_http_ai_permit,
     ngx_http_ai_parse_body,
     ngx_http_ai_input_estimate,
@@ -293,6 +295,12 @@ ngx_http_ai_core_postconfiguration(ngx_conf_t *cf)
 
     amcf->zone->init = ngx_http_ai_core_init_zone;
     amcf->zone->data = amcf;
+
+    if (ngx_http_ai_core_add_collector(cf, ngx_http_ai_core_samples, amcf)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
 
     return ngx_http_ai_error_filter_init(cf);
 }

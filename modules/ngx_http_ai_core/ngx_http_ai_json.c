@@ -43,8 +43,6 @@ static ngx_int_t ngx_http_ai_json_scaled(ngx_http_ai_json_decimal_t *d,
     int64_t scale, ngx_uint_t round, int64_t *value);
 static u_char *ngx_http_ai_json_unescape_one(u_char *dst, u_char **src,
     u_char *last);
-static size_t ngx_http_ai_json_utf8(u_char *p, u_char *last,
-    ngx_uint_t *valid);
 
 
 u_char *
@@ -1168,12 +1166,7 @@ ngx_http_ai_dollars(u_char *p, int64_t nano)
 }
 
 
-/*
- * Length of the UTF-8 sequence at p.  If it is not a valid one, of its
- * longest valid beginning, at least 1.
- */
-
-static size_t
+size_t
 ngx_http_ai_json_utf8(u_char *p, u_char *last, ngx_uint_t *valid)
 {
     u_char  ch, low, high;

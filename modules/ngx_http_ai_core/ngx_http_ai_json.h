@@ -236,6 +236,10 @@ u_char *ngx_http_ai_json_unescape(u_char *dst, ngx_str_t *raw);
 ngx_int_t ngx_http_ai_json_unescape_str(ngx_pool_t *pool, ngx_str_t *raw,
     ngx_str_t *out);
 
+/* length of the UTF-8 sequence at p; if it is not a valid one, of its longest
+ * valid beginning, at least 1 */
+size_t ngx_http_ai_json_utf8(u_char *p, u_char *last, ngx_uint_t *valid);
+
 /* skips white space, returns the first other byte or "last" */
 u_char *ngx_http_ai_json_skip_space(u_char *p, u_char *last);
 

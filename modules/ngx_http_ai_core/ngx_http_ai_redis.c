@@ -298,7 +298,7 @@ ngx_http_ai_redis_submit(ngx_http_ai_redis_t *redis,
 
     ngx_queue_insert_tail(&redis->timed, &op->timed);
     redis->status.pending++;
-    redis->status.commands++;
+    ngx_http_ai_redis_count(redis, commands);
 
     ngx_http_ai_redis_arm(redis);
 
@@ -603,6 +603,11 @@ ngx_http_ai_redis_answer(ngx_http_ai_redis_conn_t *rc, redisReply *reply)
     if (op->kind != NGX_HTTP_AI_REDIS_USER) {
         n = ngx_http_ai_redis_greeted(rc, op, reply);
         ngx_free(op);
+
+        if (n == NGX_OK) {
+            redis->sh->answered = ngx_current_msec;
+        }
+
         return n;
     }
 
@@ -661,10 +666,12 @@ ngx_http_ai_redis_answer(ngx_http_ai_redis_conn_t *rc, redisReply *reply)
             return NGX_ERROR;
         }
 
-        redis->status.errors++;
+        ngx_http_ai_redis_count(redis, errors);
     }
 
     redis->status.latency = ngx_current_msec - op->sent;
+    redis->sh->latency = redis->status.latency;
+    redis->sh->answered = ngx_current_msec;
 
     ngx_http_ai_redis_deliver(op, &r);
     ngx_free(op);
@@ -985,7 +992,7 @@ ngx_http_ai_redis_timeout_handler(ngx_event_t *ev)
             break;
         }
 
-        redis->status.timeouts++;
+        ngx_http_ai_redis_count(redis, timeouts);
 
         ngx_http_ai_redis_failure(redis);
 

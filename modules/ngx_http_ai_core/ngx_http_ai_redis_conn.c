@@ -608,7 +608,8 @@ ngx_http_ai_redis_down(ngx_http_ai_redis_conn_t *rc, const char *fmt, ...)
     ngx_log_error(level, &rc->log, 0, "ai redis: redis \"%V\" (%V): %*s",
                   &redis->name, &redis->server, (size_t) (p - text), text);
 
-    redis->status.errors++;
+    ngx_http_ai_redis_count(redis, errors);
+    redis->sh->lost = ngx_current_msec;
 
     ngx_queue_init(&lost);
 

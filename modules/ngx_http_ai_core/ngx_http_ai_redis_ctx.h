@@ -39,7 +39,19 @@ typedef struct {
     ngx_atomic_t                    since;    /* the first of them, ms */
     ngx_atomic_t                    open;     /* when to probe; 0: closed */
     ngx_atomic_t                    warned;   /* of no append-only file */
+
+    /* figures of all workers */
+    ngx_atomic_t                    commands;
+    ngx_atomic_t                    errors;
+    ngx_atomic_t                    timeouts;
+    ngx_atomic_t                    latency;  /* of the last answer, ms */
+    ngx_atomic_t                    answered; /* when it came; 0: none did */
+    ngx_atomic_t                    lost;     /* a connection was, last */
 } ngx_http_ai_redis_sh_t;
+
+#define ngx_http_ai_redis_count(redis, figure)                                \
+    (redis)->status.figure++;                                                 \
+    (void) ngx_atomic_fetch_add(&(redis)->sh->figure, 1)
 
 
 typedef enum {

@@ -113,6 +113,7 @@ typedef struct {
     ngx_atomic_t                   changes;   /* since the start, */
     ngx_atomic_t                   saved;     /* ... those in the file */
     ngx_atomic_t                   claimed;   /* the file is ours */
+    ngx_atomic_t                   alerts;    /* thresholds passed */
     ngx_atomic_t                   nraises;
     ngx_http_ai_raise_t            raises[NGX_HTTP_AI_LIMIT_RAISES];
     ngx_http_ai_worker_t           workers[NGX_HTTP_AI_LIMIT_WORKERS];
@@ -510,6 +511,11 @@ void ngx_http_ai_alert_post(ngx_http_ai_webhook_t *hook,
 /* ngx_http_ai_ratelimit_view.c */
 
 char *ngx_http_ai_limit_view(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+
+/* ngx_http_ai_ratelimit_samples.c: a collector; data is the main conf */
+
+void ngx_http_ai_ratelimit_samples(void *data, ngx_http_ai_samples_t *s);
 
 
 /* ngx_http_ai_ratelimit_snapshot.c */

@@ -244,7 +244,9 @@ ngx_http_ai_ratelimit_postconfiguration(ngx_conf_t *cf)
                          ngx_http_ai_limit_settle_hook)
            != NGX_OK
         || api->add_observer(cf, ngx_http_ai_limit_observer) != NGX_OK
-        || api->add_header_hook(cf, ngx_http_ai_limit_header_hook) != NGX_OK)
+        || api->add_header_hook(cf, ngx_http_ai_limit_header_hook) != NGX_OK
+        || api->add_collector(cf, ngx_http_ai_ratelimit_samples, rmcf)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }

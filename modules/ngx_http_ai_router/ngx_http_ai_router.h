@@ -134,6 +134,7 @@ struct ngx_http_ai_target_s {
     u_char                    *file;
     ngx_uint_t                 line;
     unsigned                   fallback:1;
+    unsigned                   direct:1;      /* not of the configuration */
     unsigned                   prefill:2;     /* 0 by the dialect's table,
                                                  1 off, 2 on */
 };
@@ -354,6 +355,22 @@ void ngx_http_ai_health_cooldown(ngx_http_ai_health_t *h, ngx_msec_t wait);
  * dead workers are taken back. */
 ngx_int_t ngx_http_ai_health_enter(ngx_http_ai_health_t *h, ngx_uint_t max);
 void ngx_http_ai_health_leave(ngx_http_ai_health_t *h);
+
+typedef struct {
+    ngx_uint_t                 state;         /* 0 closed, 1 half-open,
+                                                 2 open */
+    ngx_uint_t                 opens;         /* how often it has opened */
+    ngx_msec_t                 cooldown;      /* ms left */
+    ngx_uint_t                 running;
+} ngx_http_ai_health_status_t;
+
+void ngx_http_ai_health_status(ngx_http_ai_health_t *h,
+    ngx_http_ai_health_status_t *status);
+
+
+/* ngx_http_ai_router_samples.c: a collector; data is the main conf */
+
+void ngx_http_ai_router_samples(void *data, ngx_http_ai_samples_t *s);
 
 
 /* ngx_http_ai_router_exec.c: the content handler and the attempts' engine */

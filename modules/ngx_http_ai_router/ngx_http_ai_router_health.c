@@ -46,6 +46,7 @@ struct ngx_http_ai_health_s {
 
     ngx_msec_t                  cooldown;     /* until; 0: none */
     ngx_msec_t                  reaped;
+    ngx_uint_t                  opens;
 
     ngx_uint_t                  nrun;         /* slots that were ever used */
     ngx_http_ai_health_run_t   *run;          /* of providers */
@@ -450,6 +451,12 @@ ngx_http_ai_health_result(ngx_http_ai_health_t *h, ngx_http_ai_model_t *model,
     change = ngx_http_ai_breaker_result(&h->breaker, &conf, ngx_current_msec,
                                         failed, probe, &nfailed, &total);
 
+    if (change == NGX_HTTP_AI_BREAKER_OPENED
+        || change == NGX_HTTP_AI_BREAKER_REOPENED)
+    {
+        h->opens++;
+    }
+
     ngx_shmtx_unlock(mutex);
 
     if (change == NGX_HTTP_AI_BREAKER_SAME) {
@@ -642,6 +649,49 @@ ngx_http_ai_health_leave(ngx_http_ai_health_t *h)
         }
 
         break;
+    }
+
+    ngx_shmtx_unlock(mutex);
+}
+
+
+void
+ngx_http_ai_health_status(ngx_http_ai_health_t *h,
+    ngx_http_ai_health_status_t *status)
+{
+    ngx_shmtx_t            *mutex;
+    ngx_http_ai_breaker_t  *b;
+
+    b = &h->breaker;
+    mutex = &h->root->shpool->mutex;
+
+    ngx_memzero(status, sizeof(ngx_http_ai_health_status_t));
+
+    ngx_shmtx_lock(mutex);
+
+    if (b->state == NGX_HTTP_AI_BREAKER_HALF_OPEN) {
+        status->state = 1;
+
+    } else if (b->state == NGX_HTTP_AI_BREAKER_OPEN) {
+
+        /* once its time is over the next request is the probe */
+
+        status->state = ngx_http_ai_breaker_left(b->until, ngx_current_msec,
+                                                 NGX_HTTP_AI_HEALTH_COOL)
+                        ? 2 : 1;
+    }
+
+    status->opens = h->opens;
+
+    if (h->cooldown) {
+        status->cooldown = ngx_http_ai_breaker_left(h->cooldown,
+                                                    ngx_current_msec,
+                                                    NGX_HTTP_AI_HEALTH_COOL);
+    }
+
+    if (h->run) {
+        ngx_http_ai_health_reap(h);
+        status->running = ngx_http_ai_health_running(h);
     }
 
     ngx_shmtx_unlock(mutex);

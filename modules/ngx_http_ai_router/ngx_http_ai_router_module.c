@@ -129,6 +129,8 @@ ngx_http_ai_router_postconfiguration(ngx_conf_t *cf)
         != NGX_OK
         || amcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_METER,
                                ngx_http_ai_router_meter)
+           != NGX_OK
+        || amcf->api->add_collector(cf, ngx_http_ai_router_samples, amcf)
            != NGX_OK)
     {
         return NGX_ERROR;

@@ -231,6 +231,7 @@ ngx_http_ai_plan_model(ngx_http_ai_exec_t *x,
     }
 
     x->ctx->model = x->model->name;
+    x->ctx->named = 1;
 
     rc = ngx_http_ai_plan_permit(x, NULL);
 
@@ -272,6 +273,7 @@ ngx_http_ai_plan_provider(ngx_http_ai_exec_t *x,
 
     x->model = amcf->defaults;
     x->ctx->model = x->ctx->request_model;
+    x->ctx->named = 0;
 
     rc = ngx_http_ai_plan_permit(x, NULL);
 
@@ -285,6 +287,7 @@ ngx_http_ai_plan_provider(ngx_http_ai_exec_t *x,
     }
 
     target->provider = provider;
+    target->direct = 1;
     target->model = *model;
     target->weight = 1;
     target->on = NGX_HTTP_AI_ON_DEFAULT;

@@ -222,6 +222,14 @@ ngx_http_ai_router_attempt(ngx_http_ai_ctx_t *ctx, ngx_uint_t n,
     t->provider = a->provider->name;
     t->vendor = a->provider->vendor.len ? a->provider->vendor
                                         : a->provider->dialect->name;
+
+    if (a->target->direct) {
+        ngx_str_null(&t->name);
+
+    } else {
+        t->name = a->target->name;
+    }
+
     t->region = a->provider->region;
     t->model = a->model;
     t->upstream_id = a->upstream_id;
