@@ -158,6 +158,7 @@ sub local_paths {
     $text =~ s{(\bauth_basic_user_file\s+)[^\s;]+}{$1$dir/htpasswd}g;
     $text =~ s{(\bsnapshot=)/[^\s;]+/}{$1$dir/}g;
     $text =~ s{(\baccess_log\s+)/[^\s;]+}{$1$dir/access.log}g;
+    $text =~ s{(\bai_log\s+)/(?:[^\s;/]+/)*}{$1$dir/}g;
 
     # each its own port: what two servers share must be declared alike
     my $n = 0;

@@ -498,7 +498,7 @@ sub check {
         or diag("$r->{body}, expected " . join ' ', sort keys %want);
     ok(length($e->{message} // ''), "$name: message");
     is(join(',', sort keys %$top),
-       $caller eq 'o' ? 'error' : 'error,request_id,type', "$name: form");
+       $caller eq 'o' ? 'error,request_id' : 'error,request_id,type', "$name: form");
     unlike($r->{body}, qr/\b[sa]k-/, "$name: no key");
 }
 

@@ -492,6 +492,8 @@ typedef struct {
     void  (*redis_cancel)(ngx_http_ai_redis_op_t *op);
     void  (*redis_status)(ngx_http_ai_redis_t *redis,
               ngx_http_ai_redis_status_t *status);
+    ngx_http_ai_redis_t  *(*redis_at)(ngx_cycle_t *cycle, ngx_uint_t n,
+                             ngx_str_t *name);
 } ngx_http_ai_api_t;
 
 

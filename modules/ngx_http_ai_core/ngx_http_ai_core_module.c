@@ -241,7 +241,8 @@ static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_redis_nodes,
     ngx_http_ai_redis_send,
     ngx_http_ai_redis_cancel,
-    ngx_http_ai_redis_status
+    ngx_http_ai_redis_status,
+    ngx_http_ai_redis_at
 };
 
 

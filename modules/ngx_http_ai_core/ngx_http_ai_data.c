@@ -927,6 +927,7 @@ ngx_http_ai_data_figures(ngx_http_ai_data_t *data,
 
     status->name = data->def.name;
     status->state = sh->state;
+    status->required = data->def.required;
     status->generation = sh->generation;
     status->failures = sh->failures;
     status->changed = sh->loaded.mtime;

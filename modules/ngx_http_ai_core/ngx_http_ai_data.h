@@ -93,6 +93,7 @@ typedef enum {
 typedef struct {
     ngx_str_t                  name;
     ngx_http_ai_data_state_e   state;
+    ngx_uint_t                 required;      /* as in the definition */
     uint64_t                   generation;
     uint64_t                   records;
     uint64_t                   failures;      /* contents that were refused */

@@ -1042,7 +1042,15 @@ ngx_http_ai_openai_encode_error(ngx_http_ai_out_t *out,
                                         code ? ngx_strlen(code) : 0);
     }
 
-    ngx_http_ai_out_lit(out, "}}");
+    ngx_http_ai_out_lit(out, "}");
+
+    if (err->request_id.len) {
+        ngx_http_ai_openai_error_member(out, "request_id",
+                                        err->request_id.data,
+                                        err->request_id.len);
+    }
+
+    ngx_http_ai_out_lit(out, "}");
 }
 
 

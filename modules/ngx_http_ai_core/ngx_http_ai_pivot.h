@@ -77,7 +77,7 @@ typedef struct {
     ngx_str_t                  type;      /* plain; the provider's own */
     ngx_str_t                  code;      /* plain; the provider's own */
     ngx_str_t                  param;     /* plain */
-    ngx_str_t                  request_id;    /* plain; for Anthropic's body */
+    ngx_str_t                  request_id;    /* plain; in its body */
     ngx_msec_t                 retry_after;   /* told in the body; 0: not */
 } ngx_http_ai_error_t;
 

@@ -1206,3 +1206,22 @@ ngx_http_ai_redis_status(ngx_http_ai_redis_t *redis,
         }
     }
 }
+
+
+ngx_http_ai_redis_t *
+ngx_http_ai_redis_at(ngx_cycle_t *cycle, ngx_uint_t n, ngx_str_t *name)
+{
+    ngx_http_ai_redis_t           **redis;
+    ngx_http_ai_core_main_conf_t   *amcf;
+
+    amcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_ai_core_module);
+
+    if (amcf == NULL || n >= amcf->redises.nelts) {
+        return NULL;
+    }
+
+    redis = amcf->redises.elts;
+    *name = redis[n]->name;
+
+    return redis[n];
+}

@@ -115,5 +115,10 @@ void ngx_http_ai_redis_cancel(ngx_http_ai_redis_op_t *op);
 void ngx_http_ai_redis_status(ngx_http_ai_redis_t *redis,
     ngx_http_ai_redis_status_t *status);
 
+/* the "ai_redis" n of the configuration, from 0, and its name; NULL: there are
+ * only n */
+ngx_http_ai_redis_t *ngx_http_ai_redis_at(ngx_cycle_t *cycle, ngx_uint_t n,
+    ngx_str_t *name);
+
 
 #endif /* _NGX_HTTP_AI_REDIS_H_INCLUDED_ */

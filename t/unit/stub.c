@@ -656,6 +656,16 @@ ngx_decode_base64url(ngx_str_t *dst, ngx_str_t *src)
 }
 
 
+void
+ngx_gmtime(time_t t, ngx_tm_t *tp)
+{
+    (void) gmtime_r(&t, tp);
+
+    tp->ngx_tm_mon++;
+    tp->ngx_tm_year += 1900;
+}
+
+
 /* IMF-fixdate, RFC 850 and asctime() */
 
 time_t
