@@ -184,6 +184,7 @@ END
     location /req/   { ai_limit req;  ai_pass model; }
     location /fast/  { ai_limit fast; ai_pass model; }
     location /tok/   { ai_limit tok;  ai_pass model; }
+    location /nodes/ { ai_limit tok;  ai_max_nodes 100; ai_pass model; }
     location /in/    { ai_limit in;   ai_pass model; }
     location /out/   { ai_limit out;  ai_pass model; }
     location /conc/  { ai_limit conc; ai_pass model; }
@@ -298,6 +299,17 @@ my $s = state_of('tok', 'a')->{tokens};
 cmp_ok($s->{used}, '<=', 30, '... with what the provider says');
 cmp_ok($s->{used}, '>=', 25, '... less what has come back by now');
 is($s->{held}, 0, '... nothing is held');
+
+# too many values to count the text of each: it is inferred from the length
+
+$r = ask('nodes', 'n', 'm', body => { messages => [
+    map { { role => 'user', content => "word $_" } } 1 .. 40 ] });
+is($r->{status}, 200, 'many values: the top level is read');
+cmp_ok($r->{headers}{'x-ratelimit-remaining-tokens'}, '<', 700,
+       '... the length is what counts');
+is(ask('nodes', 'n', 'm',
+       body => { map { ("a$_" => 1) } 1 .. 100 })->{status}, 400,
+   '... not more of them at the top');
 
 $r = ask('tok', 'b', 'm', body => { max_tokens => 5000 });
 is($r->{headers}{'x-ratelimit-remaining-tokens'} > 700, 1,

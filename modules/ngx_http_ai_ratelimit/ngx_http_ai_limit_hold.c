@@ -58,10 +58,19 @@ static ngx_http_ai_limit_e ngx_http_ai_limit_correct(
     ngx_http_ai_amounts_t *actual);
 static void ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st,
     uint32_t i, int64_t now, ngx_http_ai_amounts_t *actual);
-static void ngx_http_ai_limit_taken(ngx_http_ai_limit_slot_t *h,
-    ngx_uint_t m, ngx_http_ai_taken_t *taken);
 static void ngx_http_ai_limit_expire(ngx_http_ai_limit_store_t *st,
     uint32_t i, int64_t now);
+
+
+static ngx_inline void
+ngx_http_ai_limit_taken(ngx_http_ai_limit_slot_t *h, ngx_uint_t m,
+    ngx_http_ai_taken_t *taken)
+{
+    taken->amount = h->amounts.v[m];
+    taken->seq = h->seq;
+    taken->last = ngx_http_ai_meter_is_rate(m) ? h->last[m] : 0;
+    taken->last_seq = h->last_seq;
+}
 
 
 ngx_http_ai_limit_e
@@ -258,10 +267,11 @@ ngx_http_ai_limit_fit(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_amounts_t *amounts, ngx_http_ai_amounts_t *taken,
     uint32_t *cut)
 {
-    int64_t              amount, fits;
-    ngx_int_t            rc;
-    ngx_uint_t           m, bits, given;
-    ngx_http_ai_rate_t  *r;
+    int64_t               amount, fits;
+    ngx_int_t             rc;
+    ngx_uint_t            m, bits, given;
+    ngx_http_ai_rate_t   *r;
+    ngx_http_ai_slots_t  *slots;
 
     rc = NGX_OK;
 
@@ -306,10 +316,33 @@ ngx_http_ai_limit_fit(ngx_http_ai_limit_store_t *st,
         taken->v[m] = fits;
     }
 
-    for (m = NGX_HTTP_AI_METER_CONCURRENT, bits = mask >> m;
-         bits;
-         m++, bits >>= 1)
-    {
+    m = NGX_HTTP_AI_METER_CONCURRENT;
+    bits = mask >> m;
+
+    if (bits & 1) {
+        slots = &meters->slots;
+
+        if (known) {
+            ngx_http_ai_limit_keep(st, slots, sizeof(ngx_http_ai_slots_t));
+        }
+
+        slots->limit = ngx_http_ai_amount(limits[m].limit);
+
+        amount = ngx_http_ai_amount(amounts->v[m]);
+        fits = ngx_http_ai_fits(slots->limit, slots->limit, slots->held,
+                                amount, 1);
+
+        if (fits < 0) {
+            rc = NGX_DECLINED;
+            fits = amount;
+        }
+
+        *cut |= (fits < amount);
+        taken->v[m] = fits;
+    }
+
+    for (m++, bits >>= 1; bits; m++, bits >>= 1) {
+
         if (!(bits & 1)) {
             continue;
         }
@@ -357,10 +390,14 @@ ngx_http_ai_limit_hold(ngx_http_ai_limit_link_t *link,
         }
     }
 
-    for (m = NGX_HTTP_AI_METER_CONCURRENT, bits = mask >> m;
-         bits;
-         m++, bits >>= 1)
-    {
+    m = NGX_HTTP_AI_METER_CONCURRENT;
+    bits = mask >> m;
+
+    if (bits & 1) {
+        meters->slots.held = ngx_http_ai_sum(meters->slots.held, taken->v[m]);
+    }
+
+    for (m++, bits >>= 1; bits; m++, bits >>= 1) {
         if (bits & 1) {
             ngx_http_ai_meter_hold(meters, m, taken->v[m], seq, alone);
         }
@@ -492,7 +529,6 @@ ngx_http_ai_limit_settle(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_hold_t *hold, u_char *id, int64_t now,
     ngx_http_ai_amounts_t *actual)
 {
-    ngx_uint_t                 m;
     ngx_http_ai_amounts_t      amounts;
     ngx_http_ai_limit_slot_t  *h;
 
@@ -509,11 +545,9 @@ ngx_http_ai_limit_settle(ngx_http_ai_limit_store_t *st,
         return NGX_HTTP_AI_LIMIT_GONE;
     }
 
-    for (m = 0; h->mask >> m; m++) {
-        amounts.v[m] = ngx_http_ai_amount(actual->v[m]);
-    }
+    amounts = *actual;
 
-    if (actual->v[NGX_HTTP_AI_METER_REQUESTS] > 0) {
+    if (amounts.v[NGX_HTTP_AI_METER_REQUESTS] > 0) {
         amounts.v[NGX_HTTP_AI_METER_REQUESTS] =
             h->amounts.v[NGX_HTTP_AI_METER_REQUESTS];
     }
@@ -769,7 +803,7 @@ ngx_http_ai_limit_release(ngx_http_ai_limit_store_t *st, uint32_t i)
 }
 
 
-static void
+static ngx_inline void
 ngx_http_ai_limit_unchain(ngx_http_ai_limit_store_t *st, uint32_t i)
 {
     uint32_t                  *next;
@@ -892,7 +926,8 @@ ngx_http_ai_limit_correct(ngx_http_ai_limit_store_t *st, uint32_t i,
                 ngx_http_ai_limit_keep_meter(st, &k->meters, m);
                 ngx_http_ai_meter_advance(&k->meters, m, NULL, time);
                 ngx_http_ai_limit_taken(h, m, &taken);
-                ngx_http_ai_meter_correct(&k->meters, m, &taken, actual->v[m],
+                ngx_http_ai_meter_correct(&k->meters, m, &taken,
+                                          ngx_http_ai_amount(actual->v[m]),
                                           k->link.seq, h->now, now);
             }
         }
@@ -909,7 +944,7 @@ ngx_http_ai_limit_correct(ngx_http_ai_limit_store_t *st, uint32_t i,
 
 /* a hold becomes use; the caller commits */
 
-static void
+static ngx_inline void
 ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st, uint32_t i,
     int64_t now, ngx_http_ai_amounts_t *actual)
 {
@@ -946,31 +981,28 @@ ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st, uint32_t i,
         }
 
         ngx_http_ai_limit_taken(h, m, &taken);
-        ngx_http_ai_rate_settle(r, &taken, actual->v[m], k->link.seq);
+        ngx_http_ai_rate_settle(r, &taken, ngx_http_ai_amount(actual->v[m]),
+                                k->link.seq);
     }
 
-    for (m = NGX_HTTP_AI_METER_CONCURRENT, bits = h->mask >> m;
-         bits;
-         m++, bits >>= 1)
-    {
+    m = NGX_HTTP_AI_METER_CONCURRENT;
+    bits = h->mask >> m;
+
+    if (bits & 1) {
+        ngx_http_ai_limit_keep(st, &k->meters.slots,
+                               sizeof(ngx_http_ai_slots_t));
+        ngx_http_ai_slots_settle(&k->meters.slots, h->amounts.v[m]);
+    }
+
+    for (m++, bits >>= 1; bits; m++, bits >>= 1) {
         if (bits & 1) {
             ngx_http_ai_limit_keep_meter(st, &k->meters, m);
             ngx_http_ai_limit_taken(h, m, &taken);
-            ngx_http_ai_meter_settle(&k->meters, m, &taken, actual->v[m],
+            ngx_http_ai_meter_settle(&k->meters, m, &taken,
+                                     ngx_http_ai_amount(actual->v[m]),
                                      k->link.seq, now);
         }
     }
-}
-
-
-static void
-ngx_http_ai_limit_taken(ngx_http_ai_limit_slot_t *h, ngx_uint_t m,
-    ngx_http_ai_taken_t *taken)
-{
-    taken->amount = h->amounts.v[m];
-    taken->seq = h->seq;
-    taken->last = ngx_http_ai_meter_is_rate(m) ? h->last[m] : 0;
-    taken->last_seq = h->last_seq;
 }
 
 

@@ -322,44 +322,18 @@ ngx_http_ai_meter_state(ngx_http_ai_meters_t *meters, ngx_uint_t m,
 }
 
 
-void
-ngx_http_ai_meter_left(ngx_http_ai_meters_t *meters, ngx_uint_t m,
-    int64_t now, ngx_http_ai_limit_state_t *state)
-{
-    ngx_http_ai_rate_t  *r;
-
-    if (!ngx_http_ai_meter_is_rate(m) || meters->rates[m].limit <= 0) {
-        ngx_http_ai_meter_state(meters, m, now, state);
-        return;
-    }
-
-    r = &meters->rates[m];
-
-    state->limit = r->limit;
-    state->used = r->used;
-    state->held = 0;
-    state->remaining = ngx_http_ai_difference(r->burst, r->used);
-    state->reset = 0;
-    state->period = r->period;
-    state->frac = r->frac;
-}
-
-
 int64_t
 ngx_http_ai_limit_reset_time(ngx_http_ai_limit_state_t *state)
 {
     ngx_http_ai_rate_t  r;
 
-    if (state->period == 0) {
-        return state->reset;
+    if (state->reset < 0) {
+        r.limit = state->limit;
+        r.period = -state->reset;
+        r.frac = state->held;
+
+        state->reset = ngx_http_ai_rate_time(&r, state->used);
     }
-
-    r.limit = state->limit;
-    r.period = state->period;
-    r.frac = state->frac;
-
-    state->reset = ngx_http_ai_rate_time(&r, state->used);
-    state->period = 0;
 
     return state->reset;
 }

@@ -278,10 +278,6 @@ void ngx_http_ai_meter_correct(ngx_http_ai_meters_t *meters, ngx_uint_t m,
 void ngx_http_ai_meter_forget(ngx_http_ai_meters_t *meters, ngx_uint_t m,
     int64_t seq);
 
-/* as far as it needs no division: see ngx_http_ai_limit_reset_time() */
-void ngx_http_ai_meter_left(ngx_http_ai_meters_t *meters, ngx_uint_t m,
-    int64_t now, ngx_http_ai_limit_state_t *state);
-
 void ngx_http_ai_meter_state(ngx_http_ai_meters_t *meters, ngx_uint_t m,
     int64_t now, ngx_http_ai_limit_state_t *state);
 
@@ -292,6 +288,29 @@ ngx_uint_t ngx_http_ai_meter_idle(ngx_http_ai_meters_t *meters, ngx_uint_t m,
 /* NULL: good, else what is wrong */
 const char *ngx_http_ai_meter_check(ngx_http_ai_meters_t *meters,
     ngx_uint_t m);
+
+
+/* as far as it needs no division: see ngx_http_ai_limit_reset_time() */
+
+static ngx_inline void
+ngx_http_ai_meter_left(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    int64_t now, ngx_http_ai_limit_state_t *state)
+{
+    ngx_http_ai_rate_t  *r;
+
+    if (!ngx_http_ai_meter_is_rate(m) || meters->rates[m].limit <= 0) {
+        ngx_http_ai_meter_state(meters, m, now, state);
+        return;
+    }
+
+    r = &meters->rates[m];
+
+    state->limit = r->limit;
+    state->used = r->used;
+    state->held = r->frac;
+    state->remaining = ngx_http_ai_difference(r->burst, r->used);
+    state->reset = -r->period;
+}
 
 
 #endif /* _NGX_HTTP_AI_LIMIT_METER_H_INCLUDED_ */

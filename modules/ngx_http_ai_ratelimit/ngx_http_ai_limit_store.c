@@ -623,14 +623,34 @@ ngx_http_ai_limit_left(ngx_http_ai_limit_store_t *st,
     ngx_uint_t             m;
     ngx_http_ai_meters_t  *meters;
 
-    m = ngx_http_ai_limit_slot(st, hold->index)->key;
-    meters = &ngx_http_ai_limit_key(st, m)->meters;
+    meters = &ngx_http_ai_limit_key(st, hold->key)->meters;
 
-    for (m = 0; mask >> m; m++) {
-        if (mask & ((ngx_uint_t) 1 << m)) {
+    for (m = 0; mask; m++, mask >>= 1) {
+        if (mask & 1) {
             ngx_http_ai_meter_left(meters, m, now, &states[m]);
         }
     }
+}
+
+
+ngx_int_t
+ngx_http_ai_limit_used(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
+    ngx_http_ai_hold_t *hold, int64_t now, ngx_http_ai_limit_state_t *states)
+{
+    ngx_uint_t             m;
+    ngx_http_ai_meters_t  *meters;
+
+    if (!ngx_http_ai_limit_is(st, hold->key, key)) {
+        return NGX_DECLINED;
+    }
+
+    meters = &ngx_http_ai_limit_key(st, hold->key)->meters;
+
+    for (m = NGX_HTTP_AI_METER_Q_REQUESTS; m < NGX_HTTP_AI_METER_MAX; m++) {
+        ngx_http_ai_meter_state(meters, m, now, &states[m]);
+    }
+
+    return NGX_OK;
 }
 
 

@@ -88,9 +88,8 @@ typedef struct {
                                              back, requests: 0 */
     int64_t                    remaining; /* never below 0 */
     int64_t                    reset;     /* ms until all is there again; 1000
-                                             for slots, if one is held */
-    int64_t                    period;    /* > 0: "reset" is not known yet, */
-    int64_t                    frac;      /* ... "used" is with what is held */
+                                             for slots, if one is held.  < 0:
+                                             see reset_time() */
 } ngx_http_ai_limit_state_t;
 
 
@@ -203,12 +202,18 @@ ngx_http_ai_limit_e ngx_http_ai_limit_settle(ngx_http_ai_limit_store_t *st,
 
 /*
  * State of the meters of a hold's key as it was left by reserve() or topup(),
- * for those that "mask" has a bit for; of rates without what is only
- * sometimes asked for: when all of it is there again, by reset_time().
+ * for those that "mask" has a bit for; of rates "limit" and "remaining", and
+ * what reset_time() makes "reset" of, as that is only sometimes asked for.
  */
 void ngx_http_ai_limit_left(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_hold_t *hold, int64_t now, ngx_uint_t mask,
     ngx_http_ai_limit_state_t *states);
+/* of the windows of a hold's key, also after its end; NGX_DECLINED: the key
+ * was given up meanwhile */
+ngx_int_t ngx_http_ai_limit_used(ngx_http_ai_limit_store_t *st,
+    ngx_str_t *key, ngx_http_ai_hold_t *hold, int64_t now,
+    ngx_http_ai_limit_state_t *states);
+
 int64_t ngx_http_ai_limit_reset_time(ngx_http_ai_limit_state_t *state);
 
 /*

@@ -16,6 +16,8 @@
 
 static void ngx_http_ai_settle_ticket(ngx_http_ai_limited_t *l,
     ngx_http_ai_ticket_t *t, ngx_http_ai_amounts_t *actual, int64_t now);
+static void ngx_http_ai_settle_states(ngx_http_ai_ticket_t *t, int64_t now,
+    ngx_http_ai_limit_state_t *states);
 static void ngx_http_ai_settle_alert(ngx_http_ai_limited_t *l,
     ngx_http_ai_ticket_t *t, ngx_http_ai_limit_state_t *before,
     ngx_http_ai_limit_state_t *after);
@@ -99,11 +101,7 @@ ngx_http_ai_settle_ticket(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
     ngx_http_ai_zone_lock(zone);
 
     if (alert) {
-        ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits, before);
-
-        if (zone->redis) {
-            ngx_http_ai_lease_states(zone, &t->key, before, now);
-        }
+        ngx_http_ai_settle_states(t, now, before);
     }
 
     (void) ngx_http_ai_limit_settle(zone->store, &t->hold, l->id, now,
@@ -114,11 +112,7 @@ ngx_http_ai_settle_ticket(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
     }
 
     if (alert) {
-        ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits, after);
-
-        if (zone->redis) {
-            ngx_http_ai_lease_states(zone, &t->key, after, now);
-        }
+        ngx_http_ai_settle_states(t, now, after);
     }
 
     zone->sh->changes++;
@@ -129,6 +123,29 @@ ngx_http_ai_settle_ticket(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
 
     if (alert) {
         ngx_http_ai_settle_alert(l, t, before, after);
+    }
+}
+
+
+static void
+ngx_http_ai_settle_states(ngx_http_ai_ticket_t *t, int64_t now,
+    ngx_http_ai_limit_state_t *states)
+{
+    ngx_http_ai_limit_zone_t  *zone;
+
+    zone = t->zone;
+
+    if (zone->redis == NULL
+        && ngx_http_ai_limit_used(zone->store, &t->key, &t->hold, now, states)
+           == NGX_OK)
+    {
+        return;
+    }
+
+    ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits, states);
+
+    if (zone->redis) {
+        ngx_http_ai_lease_states(zone, &t->key, states, now);
     }
 }
 
