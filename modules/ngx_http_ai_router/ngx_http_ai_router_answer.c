@@ -1326,6 +1326,9 @@ ngx_http_ai_answer_error(ngx_http_ai_exec_t *x, ngx_http_ai_error_t *err)
     ngx_chain_t          cl;
     ngx_http_ai_out_t    out;
 
+    /* before the tap sees what is sent */
+    x->ctx->error = err->class;
+
     if (x->winner == NULL || x->winner->mode != NGX_HTTP_AI_MODE_EVENTS
         || x->gone)
     {
