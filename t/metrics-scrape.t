@@ -22,6 +22,7 @@ use AI::Keys;
 use AI::Port;
 use AI::Prom;
 use AI::Provider;
+use AI::Redis;
 
 my $missing = AI::Gateway::missing();
 plan skip_all => $missing if $missing;
@@ -208,6 +209,11 @@ is($m->value('nginx_ai_breaker_state', model => 'bad',
              target => 'p/status:500'), 0, 'a closed breaker');
 unlike($m->{answer}{body}, qr/secret/, 'no secrets');
 
+SKIP: {
+    skip 'no promtool', 1 if !AI::Prom::promtool();
+    is(AI::Prom::lint($m->{answer}{body}, $gw->dir), '', 'promtool likes it');
+}
+
 $gw->client->post('/v1/chat/completions', chat('bad'),
                   headers => $keys->bearer('k0')) for 1 .. 4;
 $m = scrape($gw);
@@ -239,6 +245,48 @@ is(scalar($m->find('nginx_ai_tenant_requests_total', outcome => 'success')),
 is($m->find('nginx_ai_key_requests_total'), 0, '... no keys');
 
 my $prom = $gw;
+
+# Redis
+
+SKIP: {
+    my $without = AI::Redis::missing();
+    skip $without, 5 if $without;
+
+    my $redis = AI::Redis->new->start;
+    my $port = $redis->{port};
+
+    $gw = gateway(<<"END", workers => 2, server => <<'END');
+    ai_provider p { dialect openai; endpoint $url; key none; }
+    ai_model ok { target p/usage:10.20; price in=1 out=1; }
+    ai_redis main { server 127.0.0.1:$port; timeout 200ms; on_error local; }
+    ai_limit_zone all zone=shared requests=1000r/m redis=main;
+END
+    location /v1/ { ai_limit shared; ai_pass model; }
+    location = /metrics { ai_metrics; }
+END
+
+    ok($gw->wait_for(sub {
+        $gw->client->post('/v1/chat/completions', chat('ok'));
+        $m = scrape($gw);
+        $m->value('nginx_ai_redis_up', redis => 'main')
+            && $m->value('nginx_ai_redis_commands_total', redis => 'main')
+    }), 'Redis is up');
+    is($m->value('nginx_ai_redis_breaker_open', redis => 'main'), 0,
+       '... its breaker');
+
+    my @all = map { scrape($gw)->value('nginx_ai_redis_up', redis => 'main') }
+              1 .. 8;
+    is("@all", '1 1 1 1 1 1 1 1', '... to all workers');
+
+    $redis->kill;
+
+    ok($gw->wait_for(sub {
+        $m = scrape($gw);
+        !$m->value('nginx_ai_redis_up', redis => 'main')
+    }), '... is down');
+    cmp_ok($m->value('nginx_ai_redis_errors_total', redis => 'main'), '>', 0,
+           '... errors');
+}
 
 # 10,000 series
 

@@ -436,7 +436,7 @@ END2
     # what the dashboard shows is there in this load, but for these
 
     my %elsewhere = map { $_ => 1 } (
-        'Hits', 'Requests by what the cache had', 'Cache hits',
+        'Hits', 'Requests by what the cache had', 'Memory of caches',
         'Expired reservations, thresholds passed', 'Without a price',
         'Refused for a credential or a permission'
     );

@@ -8,8 +8,6 @@
 
 
 static ngx_int_t ngx_http_ai_text_q(ngx_str_t *text);
-static void ngx_http_ai_text_number(ngx_http_ai_out_t *out, int64_t value,
-    ngx_uint_t scale);
 static void ngx_http_ai_text_bucket(ngx_http_ai_text_t *t, ngx_str_t *labels,
     ngx_uint_t i, const ngx_http_ai_bounds_t *b, ngx_uint_t scale);
 
@@ -379,11 +377,11 @@ ngx_http_ai_text_end(ngx_http_ai_text_t *t)
 }
 
 
-static void
+void
 ngx_http_ai_text_number(ngx_http_ai_out_t *out, int64_t value,
     ngx_uint_t scale)
 {
-    u_char      buf[NGX_INT64_LEN], *p;
+    u_char      buf[NGX_INT64_LEN + 1], *p;
     uint64_t    n;
     ngx_uint_t  digits;
 

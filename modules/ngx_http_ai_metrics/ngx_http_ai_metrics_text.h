@@ -59,5 +59,9 @@ void ngx_http_ai_text_histogram(ngx_http_ai_text_t *t, ngx_str_t *labels,
 
 void ngx_http_ai_text_end(ngx_http_ai_text_t *t);
 
+/* value / 10^scale, exactly, without zeroes behind the point at its end */
+void ngx_http_ai_text_number(ngx_http_ai_out_t *out, int64_t value,
+    ngx_uint_t scale);
+
 
 #endif /* _NGX_HTTP_AI_METRICS_TEXT_H_INCLUDED_ */

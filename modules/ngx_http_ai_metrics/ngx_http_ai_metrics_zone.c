@@ -230,6 +230,7 @@ ngx_http_ai_metrics_collect(void *data, ngx_http_ai_samples_t *s)
 {
     ngx_http_ai_metrics_main_conf_t *mcf = data;
 
+    ngx_pid_t                       pid;
     ngx_uint_t                      i, last, n[2];
     ngx_http_ai_cells_t             cells;
     ngx_http_ai_label_t             label;
@@ -256,9 +257,11 @@ ngx_http_ai_metrics_collect(void *data, ngx_http_ai_samples_t *s)
 
     for (p = ngx_http_ai_metrics_processes(mcf->store); p; p = p->next) {
 
-        if (p->pid && !ngx_http_ai_metrics_alive(p->pid)) {
-            /* killed: its successor will take the place */
-            p->pid = 0;
+        pid = p->pid;
+
+        if (pid && !ngx_http_ai_metrics_alive(pid)) {
+            /* it was killed, and its successor may be taking the place */
+            (void) __sync_bool_compare_and_swap(&p->pid, pid, 0);
         }
 
         if (p->pid) {

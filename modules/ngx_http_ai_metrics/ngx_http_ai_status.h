@@ -20,6 +20,7 @@
 #include "ngx_http_ai_core.h"
 #include "ngx_http_ai_conf.h"
 #include "ngx_http_ai_metrics.h"
+#include "ngx_http_ai_metrics_text.h"
 
 
 /* of the JSON; see docs/status.md */
@@ -130,10 +131,6 @@ void ngx_http_ai_status_int(ngx_http_ai_out_t *out, const char *name,
     int64_t n);
 void ngx_http_ai_status_text(ngx_http_ai_out_t *out, const char *name,
     u_char *data, size_t len);
-
-/* n / 10^scale */
-void ngx_http_ai_status_scaled(ngx_http_ai_out_t *out, int64_t n,
-    ngx_uint_t scale);
 
 /* ngx_http_ai_status_series.c */
 

@@ -227,7 +227,7 @@ ngx_http_ai_status_sample(ngx_http_ai_samples_t *s,
     }
 
     ngx_http_ai_out_lit(ctx->out, "},\"value\":");
-    ngx_http_ai_status_scaled(ctx->out, value, scale);
+    ngx_http_ai_text_number(ctx->out, value, scale);
     ngx_http_ai_out_lit(ctx->out, "}");
 }
 
@@ -300,14 +300,14 @@ ngx_http_ai_status_request(ngx_http_ai_out_t *out,
     ngx_http_ai_status_text(out, "error", class->data, class->len);
     ngx_http_ai_status_int(out, "attempts", e->attempts);
     ngx_http_ai_status_name(out, "duration");
-    ngx_http_ai_status_scaled(out, e->duration, 3);
+    ngx_http_ai_text_number(out, e->duration, 3);
     ngx_http_ai_status_name(out, "ttft");
 
     if (e->ttft < 0) {
         ngx_http_ai_out_lit(out, "null");
 
     } else {
-        ngx_http_ai_status_scaled(out, e->ttft, 3);
+        ngx_http_ai_text_number(out, e->ttft, 3);
     }
 
     ngx_http_ai_out_lit(out, "}");
@@ -343,41 +343,4 @@ ngx_http_ai_status_name(ngx_http_ai_out_t *out, const char *name)
     ngx_http_ai_out_lit(out, "\"");
     ngx_http_ai_out_mem(out, name, ngx_strlen(name));
     ngx_http_ai_out_lit(out, "\":");
-}
-
-
-void
-ngx_http_ai_status_scaled(ngx_http_ai_out_t *out, int64_t n, ngx_uint_t scale)
-{
-    u_char    *p;
-    uint64_t   u, unit, rest;
-    u_char     buf[2 * NGX_INT64_LEN + 2];
-
-    u = (n < 0) ? 0 - (uint64_t) n : (uint64_t) n;
-    unit = 1;
-
-    while (scale--) {
-        unit *= 10;
-    }
-
-    p = buf;
-
-    if (n < 0) {
-        *p++ = '-';
-    }
-
-    p = ngx_sprintf(p, "%uL", u / unit);
-    rest = u % unit;
-
-    if (rest) {
-        *p++ = '.';
-
-        while (rest) {
-            unit /= 10;
-            *p++ = (u_char) ('0' + rest / unit);
-            rest %= unit;
-        }
-    }
-
-    ngx_http_ai_out_mem(out, buf, p - buf);
 }

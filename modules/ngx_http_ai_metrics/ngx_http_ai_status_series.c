@@ -360,7 +360,7 @@ ngx_http_ai_status_tenants(ngx_http_ai_status_sums_t *sums,
         ngx_http_ai_status_outcomes(out, c[i].cells.outcomes);
         ngx_http_ai_status_tokens(out, c[i].cells.tokens);
         ngx_http_ai_status_name(out, "cost");
-        ngx_http_ai_status_scaled(out, (int64_t) c[i].cells.cost, 9);
+        ngx_http_ai_text_number(out, (int64_t) c[i].cells.cost, 9);
         ngx_http_ai_out_lit(out, "}");
     }
 
@@ -391,7 +391,7 @@ ngx_http_ai_status_model(ngx_http_ai_out_t *out,
     ngx_http_ai_status_int(out, "fallbacks", cells->fallbacks);
     ngx_http_ai_status_tokens(out, cells->tokens);
     ngx_http_ai_status_name(out, "cost");
-    ngx_http_ai_status_scaled(out, (int64_t) cells->cost, 9);
+    ngx_http_ai_text_number(out, (int64_t) cells->cost, 9);
     ngx_http_ai_status_int(out, "unpriced", cells->unpriced);
 
     ngx_http_ai_status_name(out, "cache");
@@ -514,7 +514,7 @@ ngx_http_ai_status_bounds(ngx_http_ai_out_t *out, const char *name,
 
     for (i = 0; i < b->n; i++) {
         ngx_http_ai_out_mem(out, ",", i ? 1 : 0);
-        ngx_http_ai_status_scaled(out, (int64_t) b->bounds[i], 6);
+        ngx_http_ai_text_number(out, (int64_t) b->bounds[i], 6);
     }
 
     ngx_http_ai_out_lit(out, "]");

@@ -184,6 +184,22 @@ sub promtool {
     return $path;
 }
 
+# what "promtool check metrics" says of a text, in a directory for files; ''
+# when it likes it
+
+sub lint {
+    my ($text, $dir) = @_;
+    my $tool = promtool();
+
+    open my $f, '>', "$dir/scrape.txt" or die "$dir/scrape.txt: $!";
+    print $f $text;
+    close $f;
+
+    my $out = `"$tool" check metrics < "$dir/scrape.txt" 2>&1`;
+
+    return $? ? "$?: $out" : $out;
+}
+
 sub prometheus {
     my ($path) = grep { -x } map { "$_/prometheus" } split(/:/, $ENV{PATH}),
                                                      '/usr/bin';
