@@ -169,7 +169,11 @@ for my $kind ([ 'tenant', 5 ], [ 'key', 3 ]) {
 
 $gw->client->post('/v1/chat/completions', chat('ok'),
                   headers => $keys->bearer("k$_")) for 0 .. 2;
-$m = scrape($gw);
+
+$gw->wait_for(sub {
+    $m = scrape($gw);
+    $m->sum('nginx_ai_requests_total') == $sent{all} + 13
+});
 
 for my $i (0 .. 2) {
     is($m->value('nginx_ai_tenant_tokens_total', tenant => $tenants[$i],
@@ -306,7 +310,11 @@ END
 $gw->client->post('/v1/chat/completions', chat("m$_", stream => 1))
     for 1 .. 150;
 
-$m = scrape($gw);
+$gw->wait_for(sub {
+    $m = scrape($gw);
+    $m->sum('nginx_ai_requests_total') == 150
+});
+
 my $n = $m->count;
 cmp_ok($n, '>', 10000, "a scrape of $n series");
 
@@ -405,7 +413,11 @@ END
         headers => [ @{ $keys->bearer('k0') },
                      traceparent => "00-$trace-b7ad6b7169203331-01" ]);
 
-    my $now = scrape($prom);
+    my $now;
+    $prom->wait_for(sub {
+        $now = scrape($prom);
+        $now->sum('nginx_ai_active_requests') == 0
+    });
 
     for my $name ('nginx_ai_requests_total', 'nginx_ai_tokens_total',
                   'nginx_ai_request_duration_seconds_count')
