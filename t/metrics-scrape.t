@@ -198,7 +198,7 @@ is($m->sum('nginx_ai_requests_total', outcome => 'limited'),
              decision => 'refused'), '... as an outcome');
 is($m->value('nginx_ai_limit_amount', zone => 'whole', meter => 'tokens'),
    100000, 'the limit of a zone with one key');
-cmp_ok($m->value('nginx_ai_limit_used', zone => 'whole', meter => 'tokens'),
+cmp_ok($m->value('nginx_ai_limit_used', zone => 'whole', meter => 'requests'),
        '>', 0, '... what is used');
 is($m->value('nginx_ai_limit_amount', zone => 'each'), undef,
    '... not of one with many');
