@@ -951,7 +951,8 @@ spew("$dir/revoked.json", $_->[0])
 spew("$dir/revoked.json", '{"revoked":[{"jti":"a","issuer":"b","comment":1},'
                           . '{"sub":"c","until":5}]}');
 is_deeply(decode_json(aigw('check', '--json')->{out}),
-          { keys => 1, revoked => 2, errors => [] }, 'check: both are good');
+          { keys => 1, revoked => 2, prices => 0, switches => 0,
+            errors => [] }, 'check: both are good');
 
 is(AI::Tool::run([ 'check', $dir ])->{rc}, 0, 'check DIR');
 is(AI::Tool::run([ 'keys', 'check', $dir ])->{rc}, 0, 'keys check DIR');
@@ -959,6 +960,84 @@ is(AI::Tool::run([ 'check', $dir, '--data', $dir ])->{rc}, 2,
    'check: two directories');
 is(AI::Tool::run([ 'check', '--file', "$dir/keys.jsonl" ])->{rc}, 0,
    'check: --file');
+
+# prices and switches
+
+spew("$dir/prices.json", '[{"model":"a","input":1,"output":2}]');
+spew("$dir/switches.json", '[{"scope":"all","action":"deny","text":"x"},'
+     . '{"scope":"key","name":"k","action":"reroute","model":"m"},'
+     . '{"scope":"feature","name":"tools","action":"drain","status":503},'
+     . '{"scope":"zone","name":"z","key":"k","raise":{"requests":"9/s",'
+     . '"concurrent":5},"until":"2030-01-31T00:00:00Z","comment":[]},'
+     . '{"scope":"zone","name":"q","key":"k","raise":{"usd":"5/month"}}]');
+$r = aigw('check', '--json');
+is_deeply(decode_json($r->{out}), { keys => 1, revoked => 2, prices => 1,
+    switches => 5, errors => [] }, 'check: prices and switches are good');
+
+for my $case (
+    [ 'prices', '{"model":"a","input":1}', 'record "a": no "output"' ],
+    [ 'prices', '{"input":1,"output":1}', 'record "?": no "model"' ],
+    [ 'prices', '{"model":"a","input":1,"outptu":1}',
+      'record "a": unknown member "outptu", did you mean "output"?' ],
+    [ 'prices', '{"model":"a","input":1,"output":1}' x 2,
+      'record "a": it is record 1, too' ],
+    [ 'prices', '[{"model":"a"', 'unexpected end' ],
+    [ 'switches', '{"scope":"al"}', 'record "al": unknown scope "al", did yo' ],
+    [ 'switches', '{"name":"x"}', 'no "scope"' ],
+    [ 'switches', '{"scope":"key"}', 'record "key": no "name"' ],
+    [ 'switches', '{"scope":"all"}', 'record "all": no "action"' ],
+    [ 'switches', '{"scope":"all","action":"dney"}',
+      'unknown action "dney", did you mean "deny"?' ],
+    [ 'switches', '{"scope":"all","name":"x","action":"deny"}',
+      'record "all:x": "name" is of no use here' ],
+    [ 'switches', '{"scope":"all","action":"deny","actoin":1}',
+      'unknown member "actoin", did you mean "action"?' ],
+    [ 'switches', '{"scope":"all","action":"deny","model":"x"}',
+      '"model" is of no use here' ],
+    [ 'switches', '{"scope":"all","action":"deny","text":""}',
+      '"text" is empty' ],
+    [ 'switches', '{"scope":"all","action":"deny","text":5}',
+      '"text" must be a string' ],
+    [ 'switches', '{"scope":"all","action":"deny","status":200}',
+      '"status" must be a number from 400 to 599' ],
+    [ 'switches', '{"scope":"all","action":"deny","until":"soon"}',
+      'invalid "until"' ],
+    [ 'switches', '{"scope":"all","action":"deny","scope":"all"}',
+      'duplicate member "scope"' ],
+    [ 'switches', '{"scope":"all","action":"reroute"}',
+      'no "model" to reroute to' ],
+    [ 'switches', '{"scope":"provider","name":"x","action":"reroute",'
+      . '"model":"m"}', 'a provider is not rerouted' ],
+    [ 'switches', '{"scope":"feature","name":"tool","action":"deny"}',
+      'unknown feature "tool", did you mean "tools"?' ],
+    [ 'switches', '{"scope":"zone","name":"z","key":"k"}',
+      'record "zone:z:k": no "raise"' ],
+    [ 'switches', '{"scope":"zone","name":"z","raise":{}}', 'no "key"' ],
+    [ 'switches', '{"scope":"zone","name":"z","key":"k","raise":{"usb":1}}',
+      '"raise" of zone "z": unknown "usb"' ],
+    [ 'switches', '{"scope":"zone","name":"z","key":"k","raise":{"usd":"x"}}',
+      '"raise" of zone "z": invalid "usd": "x": it is not a number' ],
+    [ 'switches', '{"scope":"zone","name":"z","key":"k","raise":{"usd":null}}',
+      '"usd" must be a string' ],
+    [ 'switches', '{"scope":"all","action":"deny"}' x 2,
+      'record "all": it is record 1, too' ],
+)
+{
+    my ($file, $text, $expected) = @$case;
+    my $good = slurp("$dir/$file.json");
+
+    spew("$dir/$file.json", $text);
+    fails_like([ 'check' ],
+               qr{\Q$dir\E/$file\.json:1: (record "[^"]*": )?.*\Q$expected\E}s,
+               "check: $file: $expected");
+    spew("$dir/$file.json", $good);
+}
+
+rename "$dir/keys.jsonl", "$dir/aside";
+is(aigw('check')->{rc}, 0, 'check: no keys, but prices');
+unlink "$dir/prices.json", "$dir/switches.json";
+is(aigw('check')->{rc}, 1, 'check: nothing of it');
+rename "$dir/aside", "$dir/keys.jsonl";
 
 # a change of a file that nginx does not take
 

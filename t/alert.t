@@ -140,4 +140,65 @@ END
     $gw->finish;
 }
 
+# charged by others, since their worker was killed, or ends at once
+
+{
+    my $gw = AI::Gateway->new(workers => 2, conf => <<"END");
+events {}
+http {
+    ai_provider p { dialect openai; endpoint @{[ $p->url ]}; key none; }
+    ai_model m { target p/hang; }
+    ai_quota_zone \$http_x_key zone=q tokens=400/day requests=1k/day
+                  alert=50%,90%;
+    ai_alert_webhook @{[ $hook->url ]}/killed;
+    server {
+        listen 127.0.0.1:%%PORT_0%%;
+        location / { ai_quota q; add_header X-Pid \$pid; ai_pass model; }
+        location = /limits { ai_limit_view; }
+    }
+}
+END
+    $gw->allow(qr/of the quota of|exited on signal 9|have not ended properly/);
+    $gw->start;
+
+    my @held = map {
+        $gw->client->open('/v1/chat/completions',
+                          chat('m', max_tokens => 1000),
+                          headers => [ 'X-Key' => $_ ]);
+    } qw(a b);
+
+    ok($gw->wait_for(sub {
+        $gw->client->get('/limits')->json->{zones}[0]{holds} == 2
+    }, 5), 'two are running');
+    is(scalar(() = $gw->error_log =~ /of the quota/g), 0, '... no alert');
+
+    kill 9, $gw->workers;
+
+    my @posted = map { decode_json($_->{body}) } posted('killed', 2);
+    is(join(' ', sort map { "$_->{key}:$_->{meter}:$_->{percent}" } @posted),
+       'a:tokens:50 b:tokens:50', 'killed: posted');
+    cmp_ok($posted[0]{used}, '>=', 256, '... what it held');
+    is($posted[0]{limit}, 400, '... of the limit');
+    cmp_ok($posted[0]{reset}, '>', time(), '... reset');
+
+    my @lines = $gw->error_log =~ /key "\w": 50% of the quota of tokens is/g;
+    is(scalar @lines, 2, '... a line for each');
+
+    $_->abort for @held;
+
+    my $last = $gw->client->open('/v1/chat/completions',
+                                 chat('m', max_tokens => 1000),
+                                 headers => [ 'X-Key' => 'c' ]);
+    ok($gw->wait_for(sub {
+        $gw->client->get('/limits')->json->{zones}[0]{holds} == 1
+    }, 5), 'one is running');
+
+    kill 'TERM', $gw->master;
+    ok($gw->wait_for(sub {
+        $gw->error_log =~ /key "c": 50% of the quota of tokens is/
+    }, 5), 'a worker that ends at once: a line');
+    $last->abort;
+    $gw->finish;
+}
+
 done_testing();

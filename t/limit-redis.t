@@ -39,7 +39,7 @@ my $key = '$http_x_key';
 sub node {
     my (%opt) = @_;
     my $port = $opt{port} // $redis->{port};
-    my $more = $opt{more} // 'timeout 500ms; on_error deny;';
+    my $more = $opt{more} // 'timeout 1500ms; on_error deny;';
 
     return gateway(<<"END", workers => 2, server => <<'END2');
     ai_provider p { dialect openai; endpoint $url; key none; }

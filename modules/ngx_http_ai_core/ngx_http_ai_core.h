@@ -37,7 +37,7 @@
 
 
 /* changes with any change of what is below */
-#define NGX_HTTP_AI_ABI  6
+#define NGX_HTTP_AI_ABI  7
 
 #define NGX_HTTP_AI_VERSION  "0.1.0"
 
@@ -132,7 +132,8 @@ typedef ngx_int_t (*ngx_http_ai_permit_pt)(ngx_http_request_t *r,
  * What is to be told of a stream while it is relayed: called when its counted
  * output, in 1/100 token over all attempts, is above ctx->watch, which it may
  * set anew.  NGX_OK; NGX_ABORT: the text that made it so is not relayed, the
- * answer ends before it as one that has reached its length.
+ * answer ends before it as one that has reached its length; NGX_AGAIN: it is,
+ * and what comes behind it waits until ctx->proceed() is called.
  */
 typedef ngx_int_t (*ngx_http_ai_observer_pt)(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, uint64_t counted);
@@ -286,6 +287,8 @@ struct ngx_http_ai_ctx_s {
     unsigned                   recovered:1;   /* it is of two attempts */
     unsigned                   named:1;       /* model is one of the
                                                  configuration */
+    unsigned                   background:1;  /* its client was answered: what
+                                                 goes on is for others */
 
     /* results, for variables, hooks and logs */
     ngx_str_t                  model;         /* the configured model's name */
@@ -312,6 +315,9 @@ struct ngx_http_ai_ctx_s {
     uint64_t                 (*plan)(ngx_http_ai_ctx_t *ctx);
 
     const ngx_http_ai_tap_t   *tap;
+    size_t                     spool;         /* bytes that may be copied for
+                                                 a slow client, so that those
+                                                 who wait are not slowed */
 
     /*
      * Of a request that the router serves, for what ends it before its time:
@@ -324,6 +330,10 @@ struct ngx_http_ai_ctx_s {
                                     ngx_http_ai_ctx_t *ctx,
                                     ngx_str_t *provider,
                                     ngx_http_ai_error_t *err);
+
+    /* a stream goes on that an observer holds; it may be gone on return */
+    void                     (*proceed)(ngx_http_request_t *r,
+                                        ngx_http_ai_ctx_t *ctx);
     ngx_queue_t                running;       /* of the switches */
     ngx_str_t                  switched;      /* the switch that was in force
                                                  for it */
@@ -387,6 +397,7 @@ typedef struct {
     ngx_int_t  (*add_header_hook)(ngx_conf_t *cf, ngx_http_ai_hook_pt hook);
 
     ngx_http_ai_dialect_t  *(*dialect)(ngx_str_t *name);
+    ngx_http_ai_dialect_t  **dialects;        /* NULL-terminated */
 
     /* ctx of a request of an enabled location, or NULL; create_ctx() makes it
      * where there is none yet, NULL: no memory */
@@ -395,6 +406,10 @@ typedef struct {
 
     /* goes on after a hook's NGX_AGAIN; the request may be gone on return */
     void  (*resume)(ngx_http_request_t *r);
+
+    /* in a read event handler, when the whole request was read: has its client
+     * left? */
+    ngx_uint_t  (*client_closed)(ngx_http_request_t *r);
 
     /* may the route be taken?  As ngx_http_ai_permit_pt; all must agree */
     ngx_int_t  (*permit)(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,

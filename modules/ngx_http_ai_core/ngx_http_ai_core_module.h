@@ -73,6 +73,7 @@ ngx_http_ai_ctx_t *ngx_http_ai_create_ctx(ngx_http_request_t *r);
 
 ngx_int_t ngx_http_ai_precontent_handler(ngx_http_request_t *r);
 void ngx_http_ai_resume(ngx_http_request_t *r);
+ngx_uint_t ngx_http_ai_client_closed(ngx_http_request_t *r);
 ngx_int_t ngx_http_ai_permit(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_route_t *route, ngx_http_ai_error_t *err);
 ngx_int_t ngx_http_ai_parse_body(ngx_http_ai_ctx_t *ctx,

@@ -975,6 +975,78 @@ ngx_http_ai_resume(ngx_http_request_t *r)
 }
 
 
+ngx_uint_t
+ngx_http_ai_client_closed(ngx_http_request_t *r)
+{
+    int                n;
+    char               buf[1];
+    ngx_event_t       *rev;
+    ngx_connection_t  *c;
+
+    c = r->connection;
+    rev = c->read;
+
+    if (c->error) {
+        return 1;
+    }
+
+#if (NGX_HTTP_V2)
+
+    if (r->stream) {
+        return 0;
+    }
+
+#endif
+
+#if (NGX_HTTP_V3)
+
+    if (c->quic) {
+        return 0;
+    }
+
+#endif
+
+#if (NGX_HAVE_EPOLLRDHUP)
+
+    if ((ngx_event_flags & NGX_USE_EPOLL_EVENT) && ngx_use_epoll_rdhup) {
+
+        if (!rev->pending_eof) {
+            return 0;
+        }
+
+        rev->eof = 1;
+        goto closed;
+    }
+
+#endif
+
+    n = recv(c->fd, buf, 1, MSG_PEEK);
+
+    if (n > 0 || (n == -1 && ngx_socket_errno == NGX_EAGAIN)) {
+
+        if ((ngx_event_flags & NGX_USE_LEVEL_EVENT) && rev->active) {
+            (void) ngx_del_event(rev, NGX_READ_EVENT, 0);
+        }
+
+        return 0;
+    }
+
+    rev->eof = 1;
+
+#if (NGX_HAVE_EPOLLRDHUP)
+closed:
+#endif
+
+#if (NGX_HTTP_SSL)
+    if (c->ssl) {
+        c->ssl->no_send_shutdown = 1;
+    }
+#endif
+
+    return 1;
+}
+
+
 ngx_int_t
 ngx_http_ai_permit(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_route_t *route, ngx_http_ai_error_t *err)

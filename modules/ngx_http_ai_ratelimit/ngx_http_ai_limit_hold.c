@@ -575,10 +575,19 @@ ngx_uint_t
 ngx_http_ai_limit_reap(ngx_http_ai_limit_store_t *st, int64_t now,
     ngx_uint_t (*alive)(uint64_t owner), ngx_uint_t max)
 {
+    return ngx_http_ai_limit_reap_each(st, now, alive, max, NULL, NULL);
+}
+
+
+ngx_uint_t
+ngx_http_ai_limit_reap_each(ngx_http_ai_limit_store_t *st, int64_t now,
+    ngx_uint_t (*alive)(uint64_t owner), ngx_uint_t max,
+    ngx_http_ai_limit_reap_pt handler, void *data)
+{
     int64_t                    time, passed;
     uint32_t                   i;
     uint64_t                   owner, live;
-    ngx_uint_t                 n, lives;
+    ngx_uint_t                 n, pos, lives;
     ngx_http_ai_limit_slot_t  *h;
 
     (void) ngx_http_ai_limit_time(st, now, 0);
@@ -645,8 +654,18 @@ ngx_http_ai_limit_reap(ngx_http_ai_limit_store_t *st, int64_t now,
             }
         }
 
+        pos = h->key - 1;
+
+        if (handler) {
+            handler(data, pos, 0);
+        }
+
         ngx_http_ai_limit_expire(st, i, now);
         n++;
+
+        if (handler) {
+            handler(data, pos, 1);
+        }
     }
 
     return n;

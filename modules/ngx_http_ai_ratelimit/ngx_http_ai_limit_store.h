@@ -224,6 +224,18 @@ int64_t ngx_http_ai_limit_reset_time(ngx_http_ai_limit_state_t *state);
 ngx_uint_t ngx_http_ai_limit_reap(ngx_http_ai_limit_store_t *st, int64_t now,
     ngx_uint_t (*alive)(uint64_t owner), ngx_uint_t max);
 
+/*
+ * The same, and tells of each key before (charged is 0) and after it is
+ * charged; pos is that with which ngx_http_ai_limit_next() finds it, if it is
+ * still there.
+ */
+typedef void (*ngx_http_ai_limit_reap_pt)(void *data, ngx_uint_t pos,
+    ngx_uint_t charged);
+
+ngx_uint_t ngx_http_ai_limit_reap_each(ngx_http_ai_limit_store_t *st,
+    int64_t now, ngx_uint_t (*alive)(uint64_t owner), ngx_uint_t max,
+    ngx_http_ai_limit_reap_pt handler, void *data);
+
 /* state of all meters of a key; one that is not there has used nothing */
 void ngx_http_ai_limit_peek(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     int64_t now, ngx_http_ai_limit_t *limits,

@@ -266,6 +266,8 @@ typedef struct {
 
     ngx_http_ai_amounts_t          cut;       /* held, within the limits */
     ngx_http_ai_waiter_t          *waiter;    /* for a grant */
+    ngx_http_ai_waiter_t          *pending;   /* ... while it streams */
+    int64_t                        step;      /* output to be asked for next */
     unsigned                       passed:1;  /* unlimited, without Redis */
     unsigned                       taken:1;
     unsigned                       dry:1;
@@ -504,8 +506,39 @@ ngx_int_t ngx_http_ai_switch_raises(ngx_http_ai_ratelimit_main_conf_t *rmcf,
 char *ngx_http_ai_alert_webhook(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 void ngx_http_ai_alert_post(ngx_http_ai_webhook_t *hook,
-    ngx_http_ai_ticket_t *t, ngx_uint_t meter, ngx_uint_t percent,
-    int64_t used);
+    ngx_http_ai_limit_zone_t *zone, ngx_str_t *key, ngx_uint_t meter,
+    ngx_uint_t percent, ngx_http_ai_limit_state_t *state);
+
+
+/* ngx_http_ai_ratelimit_alert.c */
+
+/* charges that one call of the reaper makes */
+#define NGX_HTTP_AI_ZONE_REAP  64
+
+typedef struct {
+    size_t                         len;
+    u_char                         data[NGX_HTTP_AI_LIMIT_KEY_MAX];
+    ngx_http_ai_limit_state_t      before[NGX_HTTP_AI_METER_MAX];
+    ngx_http_ai_limit_state_t      after[NGX_HTTP_AI_METER_MAX];
+} ngx_http_ai_alert_key_t;
+
+typedef struct {
+    ngx_http_ai_limit_zone_t      *zone;
+    ngx_uint_t                     n;
+    ngx_http_ai_alert_key_t        keys[NGX_HTTP_AI_ZONE_REAP];
+} ngx_http_ai_alerts_t;
+
+/* which thresholds were passed between the states of a key?  hook may be
+ * NULL */
+void ngx_http_ai_alert_passed(ngx_http_ai_webhook_t *hook,
+    ngx_http_ai_limit_zone_t *zone, ngx_str_t *key,
+    ngx_http_ai_limit_state_t *before, ngx_http_ai_limit_state_t *after,
+    ngx_log_t *log);
+
+/* notes what the reaper charges, and tells of it without the lock */
+void ngx_http_ai_alert_reaped(void *data, ngx_uint_t pos, ngx_uint_t charged);
+void ngx_http_ai_alert_flush(ngx_http_ai_webhook_t *hook,
+    ngx_http_ai_alerts_t *alerts, ngx_log_t *log);
 
 
 /* ngx_http_ai_ratelimit_view.c */

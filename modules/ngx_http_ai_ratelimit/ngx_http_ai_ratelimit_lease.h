@@ -147,6 +147,14 @@ ngx_int_t ngx_http_ai_lease_topup(ngx_http_ai_limited_t *l,
     ngx_http_ai_ticket_t *t, ngx_http_ai_amounts_t *amounts, int64_t now,
     ngx_http_ai_limit_refusal_t *refusal);
 
+/*
+ * A stream has come near the end of what it holds, and the next step is not
+ * here.  NGX_AGAIN: it is held until a grant has come, or is late;
+ * NGX_DECLINED: there is none.
+ */
+ngx_int_t ngx_http_ai_lease_hold(ngx_http_request_t *r,
+    ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t);
+
 /* under the lock: something of the key was settled */
 void ngx_http_ai_lease_touch(ngx_http_ai_limit_zone_t *zone, ngx_str_t *key);
 

@@ -48,6 +48,9 @@ struct ngx_http_ai_waiter_s {
     ngx_msec_t                     deadline;
     ngx_msec_t                     since;
     ngx_uint_t                     failed;
+    int64_t                        output;    /* of a stream that is held */
+    unsigned                       stream:1;
+    unsigned                       begun:1;
 };
 
 
@@ -64,6 +67,8 @@ static ngx_int_t ngx_http_ai_lease_away(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t, ngx_uint_t show);
 static ngx_http_ai_redis_on_error_e ngx_http_ai_lease_policy(
     ngx_http_ai_limit_zone_t *zone);
+static ngx_http_ai_waiter_t *ngx_http_ai_lease_pending(
+    ngx_http_request_t *r, ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t);
 static ngx_http_ai_ask_t *ngx_http_ai_lease_running(
     ngx_http_ai_limit_zone_t *zone, ngx_str_t *key);
 static u_char *ngx_http_ai_lease_words(u_char *p, ngx_http_ai_ask_t *ask,
@@ -564,6 +569,161 @@ done:
     ngx_http_ai_zone_unlock(zone);
 
     return rc;
+}
+
+
+ngx_int_t
+ngx_http_ai_lease_hold(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
+    ngx_http_ai_ticket_t *t)
+{
+    int64_t                       now, rest;
+    ngx_int_t                     rc;
+    ngx_uint_t                    lacks, exhausted;
+    ngx_http_ai_ask_t            *ask;
+    ngx_http_ai_lease_t          *le;
+    ngx_http_ai_limit_t           limits[NGX_HTTP_AI_METER_MAX];
+    ngx_http_ai_waiter_t         *w;
+    ngx_http_ai_amounts_t         amounts, lack, one;
+    ngx_http_ai_limit_zone_t     *zone;
+    ngx_http_ai_limit_refusal_t   refusal;
+
+    zone = t->zone;
+    w = ngx_http_ai_lease_pending(r, l, t);
+
+    if (w == NULL) {
+        return NGX_DECLINED;
+    }
+
+    if (w->ask) {
+        return NGX_AGAIN;
+    }
+
+    if (w->failed
+        || (ngx_msec_int_t) (w->deadline - ngx_current_msec) <= 0)
+    {
+        return NGX_DECLINED;
+    }
+
+    ngx_http_ai_limit_amounts(l->ctx, NGX_HTTP_AI_LIMIT_MORE, t->step,
+                              &amounts);
+    ngx_http_ai_limit_amounts(l->ctx, NGX_HTTP_AI_LIMIT_MORE, 1, &one);
+
+    now = ngx_http_ai_zone_now();
+    exhausted = 0;
+    rest = 0;
+
+    ngx_memzero(&refusal, sizeof(ngx_http_ai_limit_refusal_t));
+
+    ngx_http_ai_zone_lock(zone);
+
+    le = ngx_http_ai_lease_get(zone, &t->key, 0);
+
+    if (le) {
+        ngx_http_ai_lease_limits(zone, le, limits, 0);
+        ngx_http_ai_lease_lack(zone, le, now, limits, &amounts, &lack,
+                               &lacks);
+
+        exhausted = ngx_http_ai_lease_exhausted(t, le, &lack, w->since,
+                                                &refusal);
+    }
+
+    if (exhausted && one.v[refusal.meter] > 0) {
+
+        /* what is here, and what Redis still has */
+
+        rest = (amounts.v[refusal.meter] - lack.v[refusal.meter]
+                + le->m[refusal.meter].free)
+               / one.v[refusal.meter];
+    }
+
+    ngx_http_ai_zone_unlock(zone);
+
+    if (exhausted) {
+
+        if (rest <= 0 || rest >= t->step) {
+            return NGX_DECLINED;
+        }
+
+        /* a smaller one, when the operation that runs is over */
+
+        t->step = rest;
+
+        ngx_http_ai_limit_amounts(l->ctx, NGX_HTTP_AI_LIMIT_MORE, rest,
+                                  &amounts);
+    }
+
+    ask = ngx_http_ai_lease_running(zone, &t->key);
+
+    if (ask == NULL) {
+        ngx_http_ai_zone_lock(zone);
+
+        le = ngx_http_ai_lease_get(zone, &t->key, 0);
+
+        rc = le ? ngx_http_ai_lease_ask(zone, le, NGX_HTTP_AI_ASK_MORE,
+                                        &amounts, &ask)
+                : NGX_DECLINED;
+
+        ngx_http_ai_zone_unlock(zone);
+
+        if (rc != NGX_OK) {
+            return NGX_DECLINED;
+        }
+    }
+
+    w->ask = ask;
+    ngx_queue_insert_tail(&ask->waiters, &w->queue);
+
+    ngx_add_timer(&w->timer, ngx_max(w->deadline - ngx_current_msec, 1));
+
+    return NGX_AGAIN;
+}
+
+
+/* one time limit for what the same tokens need */
+
+static ngx_http_ai_waiter_t *
+ngx_http_ai_lease_pending(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
+    ngx_http_ai_ticket_t *t)
+{
+    ngx_pool_cleanup_t    *cln;
+    ngx_http_ai_waiter_t  *w;
+
+    w = t->pending;
+
+    if (w == NULL) {
+        w = ngx_pcalloc(r->pool, sizeof(ngx_http_ai_waiter_t));
+        if (w == NULL) {
+            return NULL;
+        }
+
+        cln = ngx_pool_cleanup_add(r->pool, 0);
+        if (cln == NULL) {
+            return NULL;
+        }
+
+        cln->handler = ngx_http_ai_lease_cleanup;
+        cln->data = w;
+
+        w->stream = 1;
+        w->request = r;
+        w->l = l;
+        w->timer.handler = ngx_http_ai_lease_late;
+        w->timer.data = w;
+        w->timer.log = r->connection->log;
+
+        t->pending = w;
+    }
+
+    if (w->ask == NULL && (!w->begun || w->output != t->output)) {
+        w->begun = 1;
+        w->output = t->output;
+        w->failed = 0;
+        w->since = ngx_current_msec - NGX_HTTP_AI_LEASE_KNOWN;
+        w->deadline = ngx_current_msec
+                  + ngx_http_ai_lease_api->redis_timeout(t->zone->redis);
+    }
+
+    return w;
 }
 
 
@@ -1128,6 +1288,11 @@ ngx_http_ai_lease_resume(ngx_http_ai_waiter_t *w, ngx_uint_t failed)
         ngx_del_timer(&w->timer);
     }
 
+    if (w->stream) {
+        w->l->ctx->proceed(w->request, w->l->ctx);
+        return;
+    }
+
     ngx_http_ai_lease_api->resume(w->request);
 }
 
@@ -1157,7 +1322,9 @@ ngx_http_ai_lease_cleanup(void *data)
         ngx_del_timer(&w->timer);
     }
 
-    ngx_http_ai_limit_release(w->l, 0);
+    if (!w->stream) {
+        ngx_http_ai_limit_release(w->l, 0);
+    }
 }
 
 

@@ -239,6 +239,8 @@ ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         t->shown = 0;
         t->passed = 0;
         t->waiter = NULL;
+        t->pending = NULL;
+        t->step = NGX_HTTP_AI_LIMIT_TOPUP;
         t->hold.key = 0;
 
         rc = ngx_http_ai_ticket_limits(r, l, t);

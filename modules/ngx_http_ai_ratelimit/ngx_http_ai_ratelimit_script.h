@@ -26,8 +26,8 @@
  * need and want are more for rates, and sums for the others; a want below
  * what a node has gives the rest back.  The answer: operation, time, nodes,
  * last reset, and of each meter its number, what was given (the sum, but for
- * rates), what is left, ms to wait, what all nodes have used, by how much it
- * is raised.  Without meters: nothing was done, the node forgets what it has
+ * rates), what is left, ms to wait, what all nodes have used, how much it is
+ * raised by.  Without meters: nothing was done, the node forgets what it has
  * used and asks again.
  *
  * An operation that was executed answers as it did, one that was overtaken by

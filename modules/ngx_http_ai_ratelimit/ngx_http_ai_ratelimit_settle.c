@@ -15,12 +15,10 @@
 
 
 static void ngx_http_ai_settle_ticket(ngx_http_ai_limited_t *l,
-    ngx_http_ai_ticket_t *t, ngx_http_ai_amounts_t *actual, int64_t now);
+    ngx_http_ai_ticket_t *t, ngx_http_ai_amounts_t *actual, int64_t now,
+    ngx_http_ai_webhook_t *hook);
 static void ngx_http_ai_settle_states(ngx_http_ai_ticket_t *t, int64_t now,
     ngx_http_ai_limit_state_t *states);
-static void ngx_http_ai_settle_alert(ngx_http_ai_limited_t *l,
-    ngx_http_ai_ticket_t *t, ngx_http_ai_limit_state_t *before,
-    ngx_http_ai_limit_state_t *after);
 
 
 ngx_int_t
@@ -70,7 +68,8 @@ ngx_http_ai_limit_settle_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
     for (i = 0; i < l->n; i++) {
         if (l->tickets[i].taken) {
-            ngx_http_ai_settle_ticket(l, &l->tickets[i], &actual, now);
+            ngx_http_ai_settle_ticket(l, &l->tickets[i], &actual, now,
+                                      rmcf->webhook);
         }
     }
 
@@ -84,7 +83,7 @@ ngx_http_ai_limit_settle_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
 static void
 ngx_http_ai_settle_ticket(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
-    ngx_http_ai_amounts_t *actual, int64_t now)
+    ngx_http_ai_amounts_t *actual, int64_t now, ngx_http_ai_webhook_t *hook)
 {
     ngx_uint_t                  alert;
     ngx_http_ai_limit_zone_t   *zone;
@@ -122,7 +121,8 @@ ngx_http_ai_settle_ticket(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
     t->taken = 0;
 
     if (alert) {
-        ngx_http_ai_settle_alert(l, t, before, after);
+        ngx_http_ai_alert_passed(hook, zone, &t->key, before, after,
+                                 l->ctx->request->connection->log);
     }
 }
 
@@ -146,107 +146,5 @@ ngx_http_ai_settle_states(ngx_http_ai_ticket_t *t, int64_t now,
 
     if (zone->redis) {
         ngx_http_ai_lease_states(zone, &t->key, states, now);
-    }
-}
-
-
-/* use only grows within a window, so each threshold is passed once */
-
-static void
-ngx_http_ai_settle_alert(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
-    ngx_http_ai_limit_state_t *before, ngx_http_ai_limit_state_t *after)
-{
-    u_char                              used[64], limit[64];
-    int64_t                             threshold;
-    ngx_str_t                           u, m;
-    ngx_uint_t                          i, k;
-    ngx_http_ai_ratelimit_main_conf_t  *rmcf;
-
-    for (i = NGX_HTTP_AI_METER_Q_REQUESTS; i < NGX_HTTP_AI_METER_MAX; i++) {
-
-        if (t->limits[i].limit <= 0) {
-            continue;
-        }
-
-        for (k = t->zone->nalerts; k > 0; k--) {
-
-            threshold = t->limits[i].limit / 100 * t->zone->alerts[k - 1]
-                        + t->limits[i].limit % 100 * t->zone->alerts[k - 1]
-                          / 100;
-
-            if (before[i].used >= threshold || after[i].used < threshold) {
-                continue;
-            }
-
-            (void) ngx_atomic_fetch_add(&t->zone->sh->alerts, 1);
-
-            u.data = used;
-            u.len = ngx_http_ai_limit_amount(used, used + sizeof(used), i,
-                                             after[i].used)
-                    - used;
-            m.data = limit;
-            m.len = ngx_http_ai_limit_amount(limit, limit + sizeof(limit), i,
-                                             t->limits[i].limit)
-                    - limit;
-
-            ngx_log_error(NGX_LOG_WARN, l->ctx->request->connection->log, 0,
-                          "ai ratelimit: zone \"%V\", key \"%V\": %ui%% of "
-                          "the quota of %V is used, %V of %V",
-                          &t->zone->name, &t->key, t->zone->alerts[k - 1],
-                          ngx_http_ai_meter_name(i), &u, &m);
-
-            rmcf = ngx_http_get_module_main_conf(l->ctx->request,
-                                                ngx_http_ai_ratelimit_module);
-
-            if (rmcf->webhook) {
-                ngx_http_ai_alert_post(rmcf->webhook, t, i,
-                                       t->zone->alerts[k - 1], after[i].used);
-            }
-
-            /* one line for all that were passed at once */
-            break;
-        }
-    }
-}
-
-
-void
-ngx_http_ai_limit_abandon(ngx_http_ai_limited_t *l)
-{
-    int64_t                 now;
-    ngx_uint_t              i, m;
-    ngx_http_ai_ticket_t   *t;
-    ngx_http_ai_amounts_t   seen;
-
-    ngx_queue_remove(&l->queue);
-    l->running = 0;
-
-    now = ngx_http_ai_zone_now();
-
-    /* as a reaper would do it */
-
-    ngx_http_ai_limit_amounts(l->ctx, l->input, l->seen, &seen);
-
-    for (i = 0; i < l->n; i++) {
-        t = &l->tickets[i];
-
-        if (!t->taken) {
-            continue;
-        }
-
-        t->taken = 0;
-
-        for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-            t->held.v[m] = ngx_max(t->held.v[m], seen.v[m]);
-        }
-
-        ngx_http_ai_zone_lock(t->zone);
-
-        (void) ngx_http_ai_limit_settle(t->zone->store, &t->hold, l->id, now,
-                                        &t->held);
-
-        t->zone->sh->changes++;
-
-        ngx_http_ai_zone_unlock(t->zone);
     }
 }

@@ -103,6 +103,12 @@ ngx_http_ai_limit_observer(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
                 return NGX_ABORT;
             }
 
+            if (rc == NGX_AGAIN) {
+                /* it is asked again with the next text */
+                ctx->watch = counted;
+                return NGX_AGAIN;
+            }
+
             if (rc == NGX_OK) {
                 next = ngx_http_ai_limit_soon(t);
 
@@ -126,8 +132,8 @@ ngx_http_ai_limit_observer(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 
 
 /*
- * NGX_OK: there is more; NGX_DECLINED: there is not, go on; NGX_ABORT: what
- * was counted by now is too much
+ * NGX_OK: there is more; NGX_DECLINED: there is not, go on; NGX_AGAIN: there
+ * may be soon; NGX_ABORT: what was counted by now is too much
  */
 
 static ngx_int_t
@@ -140,12 +146,17 @@ ngx_http_ai_limit_more(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
     lack = output - t->output;
 
-    if (ngx_http_ai_limit_topup_by(l, t,
-                               ngx_max(lack, 0) + NGX_HTTP_AI_LIMIT_TOPUP,
-                               &refusal)
+    if (ngx_http_ai_limit_topup_by(l, t, ngx_max(lack, 0) + t->step, &refusal)
         == NGX_OK)
     {
+        t->step = NGX_HTTP_AI_LIMIT_TOPUP;
         return NGX_OK;
+    }
+
+    if (lack <= 0 && t->zone->redis
+        && t->overrun == NGX_HTTP_AI_OVERRUN_CUT && !t->dry)
+    {
+        return ngx_http_ai_lease_hold(r, l, t);
     }
 
     if (lack <= 0) {

@@ -160,8 +160,8 @@ invalid:
 
 void
 ngx_http_ai_alert_post(ngx_http_ai_webhook_t *hook,
-    ngx_http_ai_ticket_t *t, ngx_uint_t meter, ngx_uint_t percent,
-    int64_t used)
+    ngx_http_ai_limit_zone_t *zone, ngx_str_t *key, ngx_uint_t meter,
+    ngx_uint_t percent, ngx_http_ai_limit_state_t *state)
 {
     ngx_str_t             time;
     ngx_pool_t           *pool;
@@ -191,24 +191,26 @@ ngx_http_ai_alert_post(ngx_http_ai_webhook_t *hook,
     time.len = ngx_cached_http_log_iso8601.len;
 
     ngx_http_ai_out_lit(&out, "{\"type\":\"quota\",\"zone\":\"");
-    ngx_http_ai_out_escaped(&out, t->zone->name.data, t->zone->name.len);
+    ngx_http_ai_out_escaped(&out, zone->name.data, zone->name.len);
     ngx_http_ai_out_lit(&out, "\",\"key\":\"");
-    ngx_http_ai_out_escaped(&out, t->key.data, t->key.len);
+    ngx_http_ai_out_escaped(&out, key->data, key->len);
     ngx_http_ai_out_lit(&out, "\",\"meter\":\"");
     ngx_http_ai_out_str(&out, ngx_http_ai_meter_name(meter));
     ngx_http_ai_out_lit(&out, "\",\"percent\":");
     ngx_http_ai_out_int(&out, (int64_t) percent);
     ngx_http_ai_out_lit(&out, ",\"used\":");
-    ngx_http_ai_out_int(&out, used);
+    ngx_http_ai_out_int(&out, state->used);
     ngx_http_ai_out_lit(&out, ",\"limit\":");
-    ngx_http_ai_out_int(&out, t->limits[meter].limit);
+    ngx_http_ai_out_int(&out, state->limit);
 
     if (meter == NGX_HTTP_AI_METER_Q_MONEY) {
         ngx_http_ai_out_lit(&out, ",\"unit\":\"nano-USD\"");
     }
 
     ngx_http_ai_out_lit(&out, ",\"reset\":");
-    ngx_http_ai_out_int(&out, t->limits[meter].end / 1000);
+    ngx_http_ai_out_int(&out, (ngx_http_ai_zone_now()
+                               + ngx_http_ai_limit_reset_time(state) + 500)
+                              / 1000);
     ngx_http_ai_out_lit(&out, ",\"time\":\"");
     ngx_http_ai_out_str(&out, &time);
     ngx_http_ai_out_lit(&out, "\"}");

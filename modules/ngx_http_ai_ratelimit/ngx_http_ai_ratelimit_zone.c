@@ -21,7 +21,6 @@
 #define NGX_HTTP_AI_ZONE_SILENT  60000
 
 /* holds that are charged in one go under the lock */
-#define NGX_HTTP_AI_ZONE_REAP    64
 
 /* bits of an owner that are its pid; the others are the time of its start */
 #define NGX_HTTP_AI_ZONE_PID     22
@@ -33,8 +32,8 @@ static void ngx_http_ai_zone_enroll(ngx_http_ai_limit_zone_t *zone,
     ngx_log_t *log);
 static void ngx_http_ai_zone_timer(ngx_event_t *ev);
 static void ngx_http_ai_zone_beat(ngx_http_ai_limit_zone_t *zone);
-static void ngx_http_ai_zone_reap(ngx_http_ai_limit_zone_t *zone,
-    ngx_log_t *log);
+static void ngx_http_ai_zone_reap(ngx_http_ai_ratelimit_main_conf_t *rmcf,
+    ngx_http_ai_limit_zone_t *zone, ngx_log_t *log);
 static ngx_uint_t ngx_http_ai_zone_alive(uint64_t owner);
 
 
@@ -418,7 +417,7 @@ ngx_http_ai_zone_timer(ngx_event_t *ev)
 
     for (i = 0; i < rmcf->zones.nelts; i++) {
         ngx_http_ai_zone_beat(zone[i]);
-        ngx_http_ai_zone_reap(zone[i], ev->log);
+        ngx_http_ai_zone_reap(rmcf, zone[i], ev->log);
 
         if (zone[i]->redis) {
             ngx_http_ai_lease_tick(zone[i]);
@@ -463,10 +462,13 @@ ngx_http_ai_zone_beat(ngx_http_ai_limit_zone_t *zone)
 /* one worker does it for all */
 
 static void
-ngx_http_ai_zone_reap(ngx_http_ai_limit_zone_t *zone, ngx_log_t *log)
+ngx_http_ai_zone_reap(ngx_http_ai_ratelimit_main_conf_t *rmcf,
+    ngx_http_ai_limit_zone_t *zone, ngx_log_t *log)
 {
     ngx_uint_t              n, sum;
     ngx_http_ai_zone_sh_t  *sh;
+
+    static ngx_http_ai_alerts_t  alerts;
 
     sh = zone->sh;
     sum = 0;
@@ -484,15 +486,22 @@ ngx_http_ai_zone_reap(ngx_http_ai_limit_zone_t *zone, ngx_log_t *log)
         sh->reaped = ngx_current_msec;
         ngx_http_ai_zone_current = zone;
 
-        n = ngx_http_ai_limit_reap(zone->store, ngx_http_ai_zone_now(),
-                                   ngx_http_ai_zone_alive,
-                                   NGX_HTTP_AI_ZONE_REAP);
+        alerts.zone = zone;
+
+        n = ngx_http_ai_limit_reap_each(zone->store, ngx_http_ai_zone_now(),
+                                        ngx_http_ai_zone_alive,
+                                        NGX_HTTP_AI_ZONE_REAP,
+                                        zone->nalerts
+                                        ? ngx_http_ai_alert_reaped : NULL,
+                                        &alerts);
 
         if (n) {
             sh->changes++;
         }
 
         ngx_http_ai_zone_unlock(zone);
+
+        ngx_http_ai_alert_flush(rmcf->webhook, &alerts, log);
 
         sum += n;
 

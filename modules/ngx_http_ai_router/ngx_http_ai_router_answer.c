@@ -53,8 +53,6 @@ static ngx_int_t ngx_http_ai_answer_keep(ngx_http_ai_attempt_t *a,
     u_char *data, size_t len, size_t max);
 static ngx_int_t ngx_http_ai_answer_relay(ngx_http_ai_attempt_t *a,
     u_char *data, size_t len, ngx_uint_t in_place);
-static ngx_chain_t *ngx_http_ai_answer_buf(ngx_http_ai_attempt_t *a,
-    size_t size);
 static ngx_int_t ngx_http_ai_answer_send(ngx_http_ai_attempt_t *a,
     ngx_chain_t *out, ngx_uint_t later);
 
@@ -278,6 +276,11 @@ ngx_http_ai_answer_data(ngx_http_ai_attempt_t *a, u_char *data, size_t len)
 
         if (rc != NGX_OK) {
             return rc;
+        }
+
+        if (a->waits && !a->complete) {
+            a->held = data;
+            return NGX_AGAIN;
         }
     }
 }
@@ -1200,9 +1203,7 @@ ngx_http_ai_answer_relay(ngx_http_ai_attempt_t *a, u_char *data, size_t len,
 }
 
 
-/* a buffer of this attempt: with memory for "size" bytes, or without any */
-
-static ngx_chain_t *
+ngx_chain_t *
 ngx_http_ai_answer_buf(ngx_http_ai_attempt_t *a, size_t size)
 {
     ngx_buf_t            *b;
@@ -1325,6 +1326,9 @@ ngx_http_ai_answer_error(ngx_http_ai_exec_t *x, ngx_http_ai_error_t *err)
     ngx_buf_t           *b;
     ngx_chain_t          cl;
     ngx_http_ai_out_t    out;
+
+    /* before the tap sees what is sent */
+    x->ctx->error = err->class;
 
     if (x->winner == NULL || x->winner->mode != NGX_HTTP_AI_MODE_EVENTS
         || x->gone)

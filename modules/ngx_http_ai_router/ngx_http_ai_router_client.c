@@ -10,8 +10,9 @@
 #include "ngx_http_ai_router_exec.h"
 
 
-static ngx_uint_t ngx_http_ai_exec_closed(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_ai_exec_wanted(ngx_http_ai_exec_t *x);
+static ngx_int_t ngx_http_ai_exec_spool(ngx_http_ai_exec_t *x,
+    ngx_chain_t *out);
 static void ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x);
 
 
@@ -66,9 +67,61 @@ ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out)
     if (c->buffered) {
         clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
+        /* the links are those of the write filter; streams of HTTP/2 and 3
+         * have none here */
+
+        if (x->ctx->spool && ngx_http_ai_exec_spool(x, r->out) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
         if (ngx_handle_write_event(c->write, clcf->send_lowat) != NGX_OK) {
             return NGX_ERROR;
         }
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * A slow client slows its provider, which must not slow others that wait for
+ * the same answer: what it has not taken is copied, so that the attempt has
+ * its buffers back.
+ */
+
+static ngx_int_t
+ngx_http_ai_exec_spool(ngx_http_ai_exec_t *x, ngx_chain_t *out)
+{
+    size_t        size;
+    ngx_buf_t    *b, *copy;
+    ngx_chain_t  *cl;
+
+    if (x->winner == NULL || x->winner->finished) {
+        return NGX_OK;
+    }
+
+    for (cl = out; cl; cl = cl->next) {
+        b = cl->buf;
+        size = b->last - b->pos;
+
+        if (b->tag != x->winner->sr->upstream->output.tag || b->last_buf
+            || size == 0 || size > x->ctx->spool)
+        {
+            continue;
+        }
+
+        copy = ngx_create_temp_buf(x->request->pool, size);
+        if (copy == NULL) {
+            return NGX_ERROR;
+        }
+
+        x->ctx->spool -= size;
+
+        copy->last = ngx_cpymem(copy->last, b->pos, size);
+        copy->flush = b->flush;
+
+        b->pos = b->last;
+        cl->buf = copy;
     }
 
     return NGX_OK;
@@ -124,7 +177,7 @@ ngx_http_ai_exec_read(ngx_http_request_t *r)
 
     x = ngx_http_get_module_ctx(r, ngx_http_ai_router_module);
 
-    if (x->gone || !ngx_http_ai_exec_closed(r)) {
+    if (x->gone || !x->api->client_closed(r)) {
         return;
     }
 
@@ -148,78 +201,6 @@ ngx_http_ai_exec_read(ngx_http_request_t *r)
     r->connection->error = 1;
     x->done = 1;
     ngx_http_finalize_request(r, NGX_HTTP_CLIENT_CLOSED_REQUEST);
-}
-
-
-static ngx_uint_t
-ngx_http_ai_exec_closed(ngx_http_request_t *r)
-{
-    int                n;
-    char               buf[1];
-    ngx_event_t       *rev;
-    ngx_connection_t  *c;
-
-    c = r->connection;
-    rev = c->read;
-
-    if (c->error) {
-        return 1;
-    }
-
-#if (NGX_HTTP_V2)
-
-    if (r->stream) {
-        return 0;
-    }
-
-#endif
-
-#if (NGX_HTTP_V3)
-
-    if (c->quic) {
-        return 0;
-    }
-
-#endif
-
-#if (NGX_HAVE_EPOLLRDHUP)
-
-    if ((ngx_event_flags & NGX_USE_EPOLL_EVENT) && ngx_use_epoll_rdhup) {
-
-        if (!rev->pending_eof) {
-            return 0;
-        }
-
-        rev->eof = 1;
-        goto closed;
-    }
-
-#endif
-
-    n = recv(c->fd, buf, 1, MSG_PEEK);
-
-    if (n > 0 || (n == -1 && ngx_socket_errno == NGX_EAGAIN)) {
-
-        if ((ngx_event_flags & NGX_USE_LEVEL_EVENT) && rev->active) {
-            (void) ngx_del_event(rev, NGX_READ_EVENT, 0);
-        }
-
-        return 0;
-    }
-
-    rev->eof = 1;
-
-#if (NGX_HAVE_EPOLLRDHUP)
-closed:
-#endif
-
-#if (NGX_HTTP_SSL)
-    if (c->ssl) {
-        c->ssl->no_send_shutdown = 1;
-    }
-#endif
-
-    return 1;
 }
 
 
@@ -303,6 +284,9 @@ ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x)
     if (a == NULL || a->finished) {
         return;
     }
+
+    /* nobody gets what is held */
+    a->waits = 0;
 
     u = a->sr->upstream;
 

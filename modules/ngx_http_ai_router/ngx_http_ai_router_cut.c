@@ -56,6 +56,10 @@ ngx_http_ai_answer_watch(ngx_http_ai_attempt_t *a, ngx_http_ai_event_t *ev)
         return NGX_ERROR;
     }
 
+    if (rc == NGX_AGAIN && !x->gone && a->mode == NGX_HTTP_AI_MODE_EVENTS) {
+        a->waits = 1;
+    }
+
 delivered:
 
     if (!a->relaying) {
@@ -64,6 +68,30 @@ delivered:
     }
 
     return NGX_OK;
+}
+
+
+void
+ngx_http_ai_router_proceed(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
+{
+    ngx_uint_t           i;
+    ngx_connection_t    *c;
+    ngx_http_ai_exec_t  *x;
+
+    x = ctx->router;
+    c = r->connection;
+
+    if (x->done) {
+        return;
+    }
+
+    for (i = 0; i < x->nattempts; i++) {
+        x->attempts[i]->waits = 0;
+    }
+
+    if (ngx_http_post_request(r, NULL) == NGX_OK) {
+        ngx_http_run_posted_requests(c);
+    }
 }
 
 

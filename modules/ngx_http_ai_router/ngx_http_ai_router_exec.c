@@ -172,6 +172,7 @@ ngx_http_ai_router_handler(ngx_http_request_t *r)
     }
 
     ctx->end = ngx_http_ai_router_end;
+    ctx->proceed = ngx_http_ai_router_proceed;
 
     x->recording = (ctx->stream && ctx->op == NGX_HTTP_AI_OP_CHAT
                     && x->model->recover != NGX_HTTP_AI_RECOVER_OFF);
@@ -186,8 +187,23 @@ ngx_http_ai_router_handler(ngx_http_request_t *r)
 
     r->main->count++;
 
-    r->read_event_handler = ngx_http_ai_exec_read;
     r->write_event_handler = ngx_http_ai_exec_wake;
+
+    if (ctx->background) {
+        /* what its client sends now is another request */
+
+        x->gone = 1;
+        x->kept = 1;
+        x->recording = 0;
+
+        r->read_event_handler = ngx_http_block_reading;
+
+        ngx_http_ai_exec_advance(x, NULL);
+
+        return NGX_DONE;
+    }
+
+    r->read_event_handler = ngx_http_ai_exec_read;
 
     if (r->connection->read->ready) {
         ngx_post_event(r->connection->read, &ngx_posted_events);
@@ -243,7 +259,7 @@ ngx_http_ai_exec_advance(ngx_http_ai_exec_t *x, ngx_http_ai_attempt_t *a)
         if (c->target->provider->is_static) {
             c->tries++;
             x->ctx->attempts++;
-            rc = ngx_http_ai_static_answer(x, c->target);
+            rc = x->gone ? NGX_OK : ngx_http_ai_static_answer(x, c->target);
             ngx_http_ai_exec_finish(x, rc);
             return;
         }
@@ -779,7 +795,19 @@ ngx_http_ai_exec_wake(ngx_http_request_t *r)
         return;
     }
 
-    if (c->buffered && !x->gone) {
+    if (c->buffered && x->ctx->background) {
+
+        if (ngx_http_output_filter(r, NULL) == NGX_ERROR) {
+            ngx_http_ai_exec_finish(x, NGX_ERROR);
+            return;
+        }
+
+        if (c->buffered && ngx_handle_write_event(wev, 0) != NGX_OK) {
+            ngx_http_ai_exec_finish(x, NGX_ERROR);
+            return;
+        }
+
+    } else if (c->buffered && !x->gone) {
         rc = ngx_http_ai_exec_output(x, NULL);
 
         if (rc == NGX_ERROR) {
@@ -791,6 +819,15 @@ ngx_http_ai_exec_wake(ngx_http_request_t *r)
     }
 
     a = x->winner;
+
+    if (a && !a->finished && a->held && !a->waits
+        && ngx_http_ai_upstream_proceed(a) != NGX_OK)
+    {
+        ngx_http_ai_attempt_cancel(a, (a->complete || a->error.class)
+                                      ? NGX_HTTP_AI_ERR_NONE
+                                      : NGX_HTTP_AI_ERR_INTERNAL,
+                                   "the gateway failed to read the answer");
+    }
 
     if (a && !a->finished && a->sr->upstream->header_sent) {
 
@@ -898,7 +935,6 @@ ngx_http_ai_exec_handle(ngx_http_ai_exec_t *x, ngx_http_ai_attempt_t *a)
         }
 
         rc = ngx_http_ai_answer_error(x, &x->error);
-        x->ctx->error = x->error.class;
         ngx_http_ai_exec_finish(x, rc);
     }
 }
@@ -971,7 +1007,6 @@ ngx_http_ai_exec_fail(ngx_http_ai_exec_t *x)
 
     if (x->committed) {
         rc = ngx_http_ai_answer_error(x, err);
-        x->ctx->error = err->class;
         ngx_http_ai_exec_finish(x, rc);
         return;
     }
@@ -1049,6 +1084,10 @@ ngx_http_ai_exec_finish(ngx_http_ai_exec_t *x, ngx_int_t rc)
         if (rc == NGX_OK) {
             rc = ngx_http_send_special(r, NGX_HTTP_LAST);
         }
+    }
+
+    if (x->ctx->background && rc == NGX_HTTP_CLIENT_CLOSED_REQUEST) {
+        rc = NGX_OK;
     }
 
     if (rc == NGX_HTTP_CLIENT_CLOSED_REQUEST) {

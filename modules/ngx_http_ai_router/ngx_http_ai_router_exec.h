@@ -102,6 +102,11 @@ struct ngx_http_ai_attempt_s {
     ngx_http_ai_out_t          hold;          /* bytes kept: body, or events
                                                  before the commit */
 
+    /* of a stream that is held: where it goes on, and what keeps its buffer
+     * from being read into anew */
+    u_char                    *held;
+    ngx_buf_t                 *stop;
+
     ngx_chain_t               *relay;         /* batch being relayed */
     ngx_chain_t              **last_relay;
 
@@ -147,6 +152,7 @@ struct ngx_http_ai_attempt_s {
     unsigned                   queued:1;      /* in the queue of the young */
     unsigned                   gzip:1;
     unsigned                   cut:1;         /* ended by an observer */
+    unsigned                   waits:1;       /* it is held, until told */
     unsigned                   told:1;        /* the event holds usage */
     unsigned                   local_error:1; /* made here, not the provider's
                                                  words */
@@ -301,6 +307,10 @@ void ngx_http_ai_limits_learn(ngx_http_ai_attempt_t *a);
 ngx_int_t ngx_http_ai_router_end(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_str_t *provider, ngx_http_ai_error_t *err);
 
+/* ctx->proceed */
+void ngx_http_ai_router_proceed(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx);
+
 /* follows a watched stream; NGX_ABORT: the event is not to be relayed */
 ngx_int_t ngx_http_ai_answer_watch(ngx_http_ai_attempt_t *a,
     ngx_http_ai_event_t *ev);
@@ -340,6 +350,9 @@ void ngx_http_ai_plan_name(ngx_http_ai_exec_t *x,
 /* creates the upstream of the attempt's subrequest and starts it */
 ngx_int_t ngx_http_ai_upstream_start(ngx_http_ai_attempt_t *a);
 
+/* a stream that was held goes on; NGX_ERROR: it is at its end */
+ngx_int_t ngx_http_ai_upstream_proceed(ngx_http_ai_attempt_t *a);
+
 
 /* ngx_http_ai_router_build.c */
 
@@ -369,6 +382,9 @@ ngx_int_t ngx_http_ai_answer_init(ngx_http_ai_attempt_t *a);
 ngx_int_t ngx_http_ai_answer_data(ngx_http_ai_attempt_t *a, u_char *data,
     size_t len);
 ngx_int_t ngx_http_ai_answer_end(ngx_http_ai_attempt_t *a);
+
+/* a buffer of this attempt: with memory for "size" bytes, or without any */
+ngx_chain_t *ngx_http_ai_answer_buf(ngx_http_ai_attempt_t *a, size_t size);
 
 /* bytes of a stream as they are, at once or after its commit; in_place: they
  * stay until they are sent */

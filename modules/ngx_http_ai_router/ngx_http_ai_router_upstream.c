@@ -27,6 +27,8 @@ static void ngx_http_ai_abort_request(ngx_http_request_t *r);
 static void ngx_http_ai_finalize_request(ngx_http_request_t *r, ngx_int_t rc);
 static ngx_int_t ngx_http_ai_input_filter_init(void *data);
 static ngx_int_t ngx_http_ai_input_filter(void *data, ssize_t bytes);
+static ngx_int_t ngx_http_ai_input_run(ngx_http_ai_attempt_t *a,
+    ngx_http_upstream_t *u, u_char *p);
 static ngx_int_t ngx_http_ai_input_data(ngx_http_ai_attempt_t *a,
     ngx_http_upstream_t *u, u_char *p, u_char *last);
 
@@ -736,7 +738,6 @@ ngx_http_ai_input_filter(void *data, ssize_t bytes)
     ngx_http_ai_attempt_t *a = data;
 
     u_char               *p;
-    ngx_int_t             rc;
     ngx_http_upstream_t  *u;
 
     u = a->sr->upstream;
@@ -747,17 +748,62 @@ ngx_http_ai_input_filter(void *data, ssize_t bytes)
     p = u->buffer.last;
     u->buffer.last += bytes;
 
+    return a->held ? NGX_OK : ngx_http_ai_input_run(a, u, p);
+}
+
+
+static ngx_int_t
+ngx_http_ai_input_run(ngx_http_ai_attempt_t *a, ngx_http_upstream_t *u,
+    u_char *p)
+{
+    ngx_int_t     rc;
+    ngx_chain_t  *cl, **ll;
+
     rc = ngx_http_ai_input_data(a, u, p, u->buffer.last);
 
     /* what came before a failure counts as delivered */
 
-    if ((rc == NGX_OK || a->committed)
+    if ((rc == NGX_OK || rc == NGX_AGAIN || a->committed)
         && ngx_http_ai_answer_flush(a) != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    return (rc == NGX_OK) ? NGX_OK : NGX_ERROR;
+    if (rc != NGX_AGAIN) {
+        return (rc == NGX_OK) ? NGX_OK : NGX_ERROR;
+    }
+
+    /* as long as a buffer is busy the stock code reads only what there is
+     * room for, and does not end the request */
+
+    cl = ngx_http_ai_answer_buf(a, 0);
+    if (cl == NULL) {
+        return NGX_ERROR;
+    }
+
+    a->stop = cl->buf;
+    a->stop->pos = (u_char *) " ";
+    a->stop->last = a->stop->pos + 1;
+    a->stop->temporary = 1;
+
+    for (ll = &u->busy_bufs; *ll; ll = &(*ll)->next) { /* void */ }
+
+    *ll = cl;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_ai_upstream_proceed(ngx_http_ai_attempt_t *a)
+{
+    u_char  *p;
+
+    p = a->held;
+    a->held = NULL;
+    a->stop->pos = a->stop->last;
+
+    return ngx_http_ai_input_run(a, a->sr->upstream, p);
 }
 
 
@@ -786,6 +832,11 @@ ngx_http_ai_input_data(ngx_http_ai_attempt_t *a, ngx_http_upstream_t *u,
         }
 
         rc = ngx_http_ai_answer_data(a, p, n);
+
+        if (rc == NGX_AGAIN && u->length > 0) {
+            u->length -= a->held - p;
+        }
+
         if (rc != NGX_OK) {
             return rc;
         }
@@ -815,6 +866,11 @@ ngx_http_ai_input_data(ngx_http_ai_attempt_t *a, ngx_http_upstream_t *u,
             n = ngx_http_ai_min((off_t) (b.last - b.pos), a->chunk.size);
 
             rc = ngx_http_ai_answer_data(a, b.pos, n);
+
+            if (rc == NGX_AGAIN) {
+                a->chunk.size -= a->held - b.pos;
+            }
+
             if (rc != NGX_OK) {
                 return rc;
             }

@@ -469,6 +469,32 @@ int aigw_public(const char *id, char *public);
 
 
 /*
+ * aigw_prices.c, aigw_switch.c: what is wrong with a record, or NULL
+ */
+
+char *aigw_price_error(cJSON *json);
+char *aigw_switch_error(cJSON *json);
+
+/* a member that is a string, or NULL */
+const char *aigw_price_text(cJSON *json, const char *name);
+
+/* "scope", "name" and "key" of a switch */
+char *aigw_switch_name(cJSON *json);
+
+
+/*
+ * aigw_record.c
+ */
+
+/* what is wrong with the time of a record, or NULL and *t */
+char *aigw_rule_time(cJSON *value, time_t *t);
+
+/* ... with an amount of limits; member and zone are of the message */
+char *aigw_rule_amount(const char *member, const char *zone, cJSON *amount,
+    const ngx_http_ai_quantity_name_t *names);
+
+
+/*
  * aigw_check.c
  */
 

@@ -15,6 +15,7 @@
 #define AIGW_CHECK_MAX    100
 #define AIGW_SAME_MAX     64
 #define AIGW_RECHECK_MAX  (32 * 1024 * 1024)
+#define AIGW_SWITCHES_MAX 1024
 
 
 /* texts that are unique in a file, with the record that has them */
@@ -43,6 +44,12 @@ typedef struct {
 
 static size_t aigw_check_keys(aigw_check_t *c);
 static size_t aigw_check_revoked(aigw_check_t *c);
+static size_t aigw_check_prices(aigw_check_t *c);
+static size_t aigw_check_switches(aigw_check_t *c);
+static size_t aigw_check_other(aigw_check_t *c, const char *name,
+    char *(*error)(cJSON *json), char *(*id)(cJSON *json), size_t max);
+static char *aigw_check_model(cJSON *json);
+static int aigw_check_there(aigw_line_t *line, const char *name);
 static void aigw_check_unique(aigw_check_t *c, aigw_file_t *f,
     aigw_record_t *r, aigw_unique_t *u);
 static void aigw_check_dup(aigw_check_t *c, aigw_file_t *f, aigw_record_t *r,
@@ -74,6 +81,10 @@ aigw_keys_check(aigw_line_t *line)
     cJSON_AddNumberToObject(json, "revoked",
                             (double) aigw_check_revoked(&c));
 
+    cJSON_AddNumberToObject(json, "prices", (double) aigw_check_prices(&c));
+    cJSON_AddNumberToObject(json, "switches",
+                            (double) aigw_check_switches(&c));
+
     cJSON_AddItemToObject(json, "errors", c.json);
 
     if (aigw_has(line, AIGW_OPT_JSON)) {
@@ -98,6 +109,14 @@ aigw_check_keys(aigw_check_t *c)
     aigw_file_open(&f, "keys", c->line, 0);
 
     if (!f.exists) {
+
+        if (!aigw_has(c->line, AIGW_OPT_FILE)
+            && (aigw_check_there(c->line, "prices")
+                || aigw_check_there(c->line, "switches")))
+        {
+            return 0;
+        }
+
         aigw_fail("%s: %s", f.path, strerror(ENOENT));
     }
 
@@ -157,6 +176,117 @@ aigw_check_revoked(aigw_check_t *c)
         }
 
         aigw_entry_free(&e);
+    }
+
+    free(u.slots);
+    free(u.texts.data);
+
+    if (c->errors == errors) {
+        aigw_info("%s: %zu record%s, good", f.path, f.records,
+                  f.records == 1 ? "" : "s");
+    }
+
+    return f.records;
+}
+
+
+static int
+aigw_check_there(aigw_line_t *line, const char *name)
+{
+    aigw_file_t  f;
+
+    aigw_file_open(&f, name, line, 0);
+
+    return f.exists;
+}
+
+
+static size_t
+aigw_check_prices(aigw_check_t *c)
+{
+    return aigw_check_other(c, "prices", aigw_price_error, aigw_check_model,
+                            0);
+}
+
+
+static char *
+aigw_check_model(cJSON *json)
+{
+    const char  *model;
+
+    model = aigw_price_text(json, "model");
+
+    return aigw_strdup(model ? model : "?");
+}
+
+
+static size_t
+aigw_check_switches(aigw_check_t *c)
+{
+    return aigw_check_other(c, "switches", aigw_switch_error,
+                            aigw_switch_name, AIGW_SWITCHES_MAX);
+}
+
+
+/* files that need not be there, and have nothing to do with --file */
+
+static size_t
+aigw_check_other(aigw_check_t *c, const char *name,
+    char *(*error)(cJSON *json), char *(*id)(cJSON *json), size_t max)
+{
+    char           *copy, *who, *wrong;
+    cJSON          *json;
+    size_t          errors;
+    uint32_t        other;
+    aigw_file_t     f;
+    aigw_unique_t   u;
+
+    if (aigw_has(c->line, AIGW_OPT_FILE)) {
+        return 0;
+    }
+
+    aigw_file_open(&f, name, c->line, 0);
+
+    if (!f.exists) {
+        return 0;
+    }
+
+    memset(&u, 0, sizeof(aigw_unique_t));
+    errors = c->errors;
+
+    while (aigw_check_next(c, &f)) {
+        copy = aigw_format("%.*s", (int) f.record.len,
+                           (char *) f.record.data);
+        json = cJSON_Parse(copy);
+        free(copy);
+
+        if (json == NULL) {
+            aigw_check_error(c, &f, f.record.data, NULL,
+                             "the record is no JSON");
+            continue;
+        }
+
+        who = id(json);
+        wrong = error(json);
+
+        if (wrong == NULL) {
+            other = aigw_unique_add(&u, who, (uint32_t) f.records);
+
+            if (other) {
+                wrong = aigw_format("it is record %u, too", other);
+
+            } else if (max && f.records > max) {
+                wrong = aigw_format("there are more than %zu records", max);
+            }
+        }
+
+        if (wrong) {
+            aigw_check_error(c, &f, f.record.data, who, wrong);
+        }
+
+        free(wrong);
+        free(who);
+        cJSON_Delete(json);
     }
 
     free(u.slots);

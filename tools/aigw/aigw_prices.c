@@ -50,9 +50,7 @@ static int aigw_import_rate(aigw_buf_t *b, const char *name, cJSON *value,
 static void aigw_import_add(aigw_import_t *im, const char *text, size_t len);
 static int aigw_import_known(aigw_import_t *im, const char *name);
 static cJSON *aigw_import_read(const char *path, char **version);
-static char *aigw_price_error(cJSON *json);
 static char *aigw_price_rates(cJSON *json, int base);
-static const char *aigw_price_text(cJSON *json, const char *name);
 
 
 /* what LiteLLM calls the rates of the gateway's records */
@@ -572,7 +570,7 @@ aigw_import_known(aigw_import_t *im, const char *name)
 }
 
 
-static const char *
+const char *
 aigw_price_text(cJSON *json, const char *name)
 {
     cJSON  *m;
@@ -757,7 +755,7 @@ aigw_prices_check(aigw_line_t *line)
 }
 
 
-static char *
+char *
 aigw_price_error(cJSON *json)
 {
     char        *error, *end;

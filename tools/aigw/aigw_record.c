@@ -32,15 +32,12 @@ static char *aigw_rule_scopes(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_list(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_endpoints(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_zones(aigw_record_t *r, cJSON *value);
-static char *aigw_rule_amount(const char *member, const char *zone,
-    cJSON *amount);
 static char *aigw_rule_object(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_not_before(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_expires(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_disabled(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_foreign(aigw_record_t *r, cJSON *value);
 static char *aigw_rule_any(aigw_record_t *r, cJSON *value);
-static char *aigw_rule_time(cJSON *value, time_t *t);
 static char *aigw_hash_parse(aigw_hash_t *hash, cJSON *value);
 static char *aigw_tree(aigw_str_t *text, cJSON **json);
 static char *aigw_hash_raw(aigw_str_t *record);
@@ -641,7 +638,10 @@ aigw_rule_zones(aigw_record_t *r, cJSON *value)
         }
 
         cJSON_ArrayForEach(amount, zone) {
-            error = aigw_rule_amount(value->string, zone->string, amount);
+            error = aigw_rule_amount(value->string, zone->string, amount,
+                                     strcmp(value->string, "limits") == 0
+                                     ? ngx_http_ai_quantity_limits
+                                     : ngx_http_ai_quantity_quotas);
 
             if (error) {
                 return error;
@@ -653,17 +653,14 @@ aigw_rule_zones(aigw_record_t *r, cJSON *value)
 }
 
 
-static char *
-aigw_rule_amount(const char *member, const char *zone, cJSON *amount)
+char *
+aigw_rule_amount(const char *member, const char *zone, cJSON *amount,
+    const ngx_http_ai_quantity_name_t *q)
 {
-    int                                 i, unit;
-    char                               *near, *error, text[64];
-    int64_t                             n;
-    const char                         *value, *wrong, *names[8];
-    const ngx_http_ai_quantity_name_t  *q;
-
-    q = strcmp(member, "limits") == 0 ? ngx_http_ai_quantity_limits
-                                      : ngx_http_ai_quantity_quotas;
+    int          i, unit;
+    char        *near, *error, text[64];
+    int64_t      n;
+    const char  *value, *wrong, *names[8];
 
     for (i = 0; q[i].name && strcmp(q[i].name, amount->string) != 0; i++) {
         names[i] = q[i].name;
@@ -711,7 +708,7 @@ aigw_rule_amount(const char *member, const char *zone, cJSON *amount)
 }
 
 
-static char *
+char *
 aigw_rule_time(cJSON *value, time_t *t)
 {
     *t = 0;

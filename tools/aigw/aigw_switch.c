@@ -12,6 +12,9 @@
 #include "aigw.h"
 
 
+#define AIGW_SWITCH_TEXT  1024
+
+
 typedef struct {
     char          *scope;
     char          *name;              /* NULL: of "all" */
@@ -24,6 +27,10 @@ static cJSON *aigw_switch_record(aigw_line_t *line, aigw_switch_t *sw);
 static void aigw_switch_member(cJSON *json, aigw_line_t *line, aigw_opt_e opt,
     const char *name);
 static void aigw_switch_raise(cJSON *json, aigw_line_t *line);
+static char *aigw_switch_zone_error(cJSON *json);
+static char *aigw_switch_known(const char *what, const char *word,
+    const char *const *names);
+static char *aigw_switch_useless(cJSON *json, const char *name);
 static void aigw_switch_find(aigw_file_t *f, aigw_switch_t *sw,
     aigw_found_t *found);
 static int aigw_switch_is(aigw_str_t *record, aigw_switch_t *sw);
@@ -37,6 +44,12 @@ static const char *const  aigw_scopes[] = {
 
 static const char *const  aigw_actions[] = {
     "deny", "drain", "cut", "reroute", NULL
+};
+
+
+static const char *const  aigw_switch_members[] = {
+    "scope", "name", "action", "text", "model", "until", "status", "key",
+    "raise", "comment", NULL
 };
 
 
@@ -411,4 +424,250 @@ aigw_switch_list(aigw_line_t *line)
     aigw_flush();
 
     return 0;
+}
+
+
+/* as nginx does it, but for zones: their names and limits are those of the
+ * configuration */
+
+char *
+aigw_switch_error(cJSON *json)
+{
+    char        *error;
+    size_t       i;
+    time_t       until;
+    cJSON       *m;
+    const char  *scope, *name, *action;
+
+    cJSON_ArrayForEach(m, json) {
+
+        for (i = 0; aigw_switch_members[i]; i++) {
+            if (strcmp(aigw_switch_members[i], m->string) == 0) {
+                break;
+            }
+        }
+
+        if (aigw_switch_members[i] == NULL) {
+            return aigw_format("unknown member \"%s\"%s", m->string,
+                               aigw_near_text(m->string,
+                                              aigw_switch_members));
+        }
+
+        if (cJSON_GetObjectItemCaseSensitive(json, m->string) != m) {
+            return aigw_format("duplicate member \"%s\"", m->string);
+        }
+
+        if (strcmp(m->string, "comment") == 0) {
+            continue;
+        }
+
+        if (strcmp(m->string, "raise") == 0) {
+            if (!cJSON_IsObject(m)) {
+                return aigw_strdup("\"raise\" must be an object");
+            }
+
+            continue;
+        }
+
+        if (strcmp(m->string, "status") == 0) {
+            if (!cJSON_IsNumber(m) || m->valuedouble < 400
+                || m->valuedouble > 599)
+            {
+                return aigw_strdup("\"status\" must be a number from 400 to "
+                                   "599");
+            }
+
+            continue;
+        }
+
+        if (strcmp(m->string, "until") == 0) {
+            error = cJSON_IsNull(m) ? aigw_strdup("\"until\" is null")
+                                    : aigw_rule_time(m, &until);
+            if (error) {
+                return error;
+            }
+
+            continue;
+        }
+
+        if (!cJSON_IsString(m)) {
+            return aigw_format("\"%s\" must be a string", m->string);
+        }
+
+        if (m->valuestring[0] == '\0') {
+            return aigw_format("\"%s\" is empty", m->string);
+        }
+
+        if (strlen(m->valuestring) > AIGW_SWITCH_TEXT) {
+            return aigw_format("\"%s\" is longer than %d bytes", m->string,
+                               AIGW_SWITCH_TEXT);
+        }
+    }
+
+    scope = aigw_price_text(json, "scope");
+    name = aigw_price_text(json, "name");
+    action = aigw_price_text(json, "action");
+
+    if (scope == NULL) {
+        return aigw_strdup("no \"scope\"");
+    }
+
+    error = aigw_switch_known("scope", scope, aigw_scopes);
+
+    if (error) {
+        return error;
+    }
+
+    if (name == NULL && strcmp(scope, "all") != 0) {
+        return aigw_strdup("no \"name\"");
+    }
+
+    if (strcmp(scope, "zone") == 0) {
+        return aigw_switch_zone_error(json);
+    }
+
+    if (action == NULL) {
+        return aigw_strdup("no \"action\"");
+    }
+
+    error = aigw_switch_known("action", action, aigw_actions);
+
+    if (error == NULL && strcmp(scope, "feature") == 0) {
+        error = aigw_switch_known("feature", name, aigw_features);
+    }
+
+    if (error == NULL) {
+        error = aigw_switch_useless(json, "key");
+    }
+
+    if (error == NULL) {
+        error = aigw_switch_useless(json, "raise");
+    }
+
+    if (error == NULL && strcmp(scope, "all") == 0) {
+        error = aigw_switch_useless(json, "name");
+    }
+
+    if (error || strcmp(action, "reroute") != 0) {
+        return error ? error : aigw_switch_useless(json, "model");
+    }
+
+    if (aigw_price_text(json, "model") == NULL) {
+        return aigw_strdup("no \"model\" to reroute to");
+    }
+
+    if (strcmp(scope, "provider") == 0) {
+        return aigw_strdup("a provider is not rerouted: fallbacks serve where "
+                           "it is denied");
+    }
+
+    error = aigw_switch_useless(json, "text");
+
+    return error ? error : aigw_switch_useless(json, "status");
+}
+
+
+static char *
+aigw_switch_zone_error(cJSON *json)
+{
+    int                                 i;
+    char                               *error;
+    cJSON                              *raise, *m;
+    size_t                              n;
+    const ngx_http_ai_quantity_name_t  *q;
+
+    static const char *const  useless[] = {
+        "action", "text", "model", "status", NULL
+    };
+
+    raise = cJSON_GetObjectItemCaseSensitive(json, "raise");
+
+    if (raise == NULL) {
+        return aigw_strdup("no \"raise\"");
+    }
+
+    if (aigw_price_text(json, "key") == NULL) {
+        return aigw_strdup("no \"key\"");
+    }
+
+    for (n = 0; useless[n]; n++) {
+        error = aigw_switch_useless(json, useless[n]);
+
+        if (error) {
+            return error;
+        }
+    }
+
+    cJSON_ArrayForEach(m, raise) {
+
+        /* what a zone limits may be of either kind */
+
+        q = ngx_http_ai_quantity_quotas;
+
+        for (i = 0; q[i].name && strcmp(q[i].name, m->string) != 0; i++) {
+            /* void */
+        }
+
+        if (q[i].name == NULL
+            || (cJSON_IsString(m) && strstr(m->valuestring, "/s")))
+        {
+            q = ngx_http_ai_quantity_limits;
+        }
+
+        if (cJSON_IsNull(m)) {
+            return aigw_format("\"%s\" must be a string such as \"60r/m\"",
+                               m->string);
+        }
+
+        error = aigw_rule_amount("raise", aigw_price_text(json, "name"), m,
+                                 q);
+
+        if (error) {
+            return error;
+        }
+    }
+
+    return NULL;
+}
+
+
+static char *
+aigw_switch_known(const char *what, const char *word,
+    const char *const *names)
+{
+    size_t  i;
+
+    for (i = 0; names[i]; i++) {
+        if (strcmp(names[i], word) == 0) {
+            return NULL;
+        }
+    }
+
+    return aigw_format("unknown %s \"%s\"%s", what, word,
+                       aigw_near_text(word, names));
+}
+
+
+static char *
+aigw_switch_useless(cJSON *json, const char *name)
+{
+    if (cJSON_GetObjectItemCaseSensitive(json, name) == NULL) {
+        return NULL;
+    }
+
+    return aigw_format("\"%s\" is of no use here", name);
+}
+
+
+char *
+aigw_switch_name(cJSON *json)
+{
+    const char  *scope, *name, *key;
+
+    scope = aigw_price_text(json, "scope");
+    name = aigw_price_text(json, "name");
+    key = aigw_price_text(json, "key");
+
+    return aigw_format("%s%s%s%s%s", scope ? scope : "?", name ? ":" : "",
+                       name ? name : "", key ? ":" : "", key ? key : "");
 }

@@ -1,0 +1,29 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+/* plain C, private to the key */
+
+
+#ifndef _NGX_HTTP_AI_CACHE_PIVOT_H_INCLUDED_
+#define _NGX_HTTP_AI_CACHE_PIVOT_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include "ngx_http_ai_json.h"
+#include "ngx_http_ai_pivot.h"
+#include "ngx_http_ai_cache_canon.h"
+
+
+/*
+ * Writes all of a request that can change its answer.  "j" is the tree it was
+ * decoded from, in which its JSON is looked for.
+ */
+void ngx_http_ai_cache_pivot(ngx_http_ai_cache_canon_t *c,
+    ngx_http_ai_json_t *j, ngx_http_ai_request_t *req);
+
+
+#endif /* _NGX_HTTP_AI_CACHE_PIVOT_H_INCLUDED_ */

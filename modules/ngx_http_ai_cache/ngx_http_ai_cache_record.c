@@ -1,0 +1,236 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+#include "ngx_http_ai_cache_record.h"
+
+
+#define NGX_HTTP_AI_CACHE_PRIME  0x9e3779b97f4a7c15ull
+
+
+static void ngx_http_ai_cache_sum_stripes(uint64_t *lanes, u_char *p,
+    u_char *last);
+
+
+/* the last byte is the version of what follows */
+
+static u_char  ngx_http_ai_cache_magic[8] = {
+    'N', 'A', 'I', 'C', 0,
+#if (NGX_HAVE_LITTLE_ENDIAN)
+    'l',
+#else
+    'b',
+#endif
+    0, 1
+};
+
+
+void
+ngx_http_ai_cache_sum_init(ngx_http_ai_cache_sum_t *sum)
+{
+    ngx_uint_t  i;
+
+    ngx_memzero(sum, sizeof(ngx_http_ai_cache_sum_t));
+
+    for (i = 0; i < 4; i++) {
+        sum->lanes[i] = (i + 1) * NGX_HTTP_AI_CACHE_PRIME;
+    }
+}
+
+
+/* four lanes, as a multiplication waits for the one before */
+
+static void
+ngx_http_ai_cache_sum_stripes(uint64_t *lanes, u_char *p, u_char *last)
+{
+    uint64_t    a, b, c, d, w[4];
+
+    a = lanes[0];
+    b = lanes[1];
+    c = lanes[2];
+    d = lanes[3];
+
+    while (p < last) {
+        ngx_memcpy(w, p, 32);
+
+        a = (a ^ w[0]) * NGX_HTTP_AI_CACHE_PRIME;
+        b = (b ^ w[1]) * NGX_HTTP_AI_CACHE_PRIME;
+        c = (c ^ w[2]) * NGX_HTTP_AI_CACHE_PRIME;
+        d = (d ^ w[3]) * NGX_HTTP_AI_CACHE_PRIME;
+
+        a ^= a >> 32;
+        b ^= b >> 32;
+        c ^= c >> 32;
+        d ^= d >> 32;
+
+        p += 32;
+    }
+
+    lanes[0] = a;
+    lanes[1] = b;
+    lanes[2] = c;
+    lanes[3] = d;
+}
+
+
+void
+ngx_http_ai_cache_sum_add(ngx_http_ai_cache_sum_t *sum, u_char *data,
+    size_t size)
+{
+    size_t  have, n;
+
+    if (size == 0) {
+        return;
+    }
+
+    have = sum->size & 31;
+    sum->size += size;
+
+    if (have) {
+        n = ngx_min(32 - have, size);
+
+        ngx_memcpy(sum->rest + have, data, n);
+
+        if (have + n < 32) {
+            return;
+        }
+
+        ngx_http_ai_cache_sum_stripes(sum->lanes, sum->rest, sum->rest + 32);
+
+        data += n;
+        size -= n;
+    }
+
+    n = size & ~(size_t) 31;
+
+    ngx_http_ai_cache_sum_stripes(sum->lanes, data, data + n);
+
+    if (size > n) {
+        ngx_memcpy(sum->rest, data + n, size - n);
+    }
+}
+
+
+uint64_t
+ngx_http_ai_cache_sum_end(ngx_http_ai_cache_sum_t *sum)
+{
+    size_t      have;
+    uint64_t    h;
+    ngx_uint_t  i;
+
+    have = sum->size & 31;
+
+    if (have) {
+        ngx_memzero(sum->rest + have, 32 - have);
+        ngx_http_ai_cache_sum_stripes(sum->lanes, sum->rest, sum->rest + 32);
+    }
+
+    h = sum->size;
+
+    for (i = 0; i < 4; i++) {
+        h = (h ^ sum->lanes[i]) * NGX_HTTP_AI_CACHE_PRIME;
+        h ^= h >> 29;
+    }
+
+    return h;
+}
+
+
+uint64_t
+ngx_http_ai_cache_sum(u_char *data, size_t size)
+{
+    ngx_http_ai_cache_sum_t  sum;
+
+    ngx_http_ai_cache_sum_init(&sum);
+    ngx_http_ai_cache_sum_add(&sum, data, size);
+
+    return ngx_http_ai_cache_sum_end(&sum);
+}
+
+
+uint64_t
+ngx_http_ai_cache_hash(u_char *data, size_t len)
+{
+    uint64_t  h;
+
+    h = ngx_http_ai_cache_sum(data, len);
+
+    return h ? h : 1;
+}
+
+
+void
+ngx_http_ai_cache_head_write(ngx_http_ai_cache_head_t *head,
+    ngx_http_ai_cache_meta_t *meta)
+{
+    ngx_memcpy(head->magic, ngx_http_ai_cache_magic, 8);
+
+    head->meta = *meta;
+    head->sum = ngx_http_ai_cache_sum((u_char *) meta,
+                                      sizeof(ngx_http_ai_cache_meta_t));
+}
+
+
+ngx_int_t
+ngx_http_ai_cache_record_read(u_char *p, size_t len, u_char *id,
+    ngx_http_ai_cache_meta_t *meta, ngx_str_t *data)
+{
+    ngx_http_ai_cache_head_t  head;
+
+    if (len < sizeof(ngx_http_ai_cache_head_t)) {
+        return NGX_DECLINED;
+    }
+
+    ngx_memcpy(&head, p, sizeof(ngx_http_ai_cache_head_t));
+
+    data->data = p + sizeof(ngx_http_ai_cache_head_t);
+    data->len = len - sizeof(ngx_http_ai_cache_head_t);
+
+    if (ngx_memcmp(head.magic, ngx_http_ai_cache_magic, 8) != 0
+        || head.sum != ngx_http_ai_cache_sum((u_char *) &head.meta,
+                                             sizeof(ngx_http_ai_cache_meta_t))
+        || ngx_memcmp(head.meta.id, id, NGX_HTTP_AI_CACHE_ID) != 0
+        || head.meta.size != data->len
+        || head.meta.sum != ngx_http_ai_cache_sum(data->data, data->len))
+    {
+        return NGX_DECLINED;
+    }
+
+    *meta = head.meta;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_ai_cache_set_usage(ngx_http_ai_cache_meta_t *meta,
+    ngx_http_ai_usage_t *u)
+{
+    meta->usage[0] = u->in_fresh;
+    meta->usage[1] = u->cache_read;
+    meta->usage[2] = u->cache_write;
+    meta->usage[3] = u->cache_write_1h;
+    meta->usage[4] = u->out;
+    meta->usage[5] = u->reasoning;
+    meta->usage[6] = u->audio_in;
+    meta->usage[7] = u->audio_out;
+}
+
+
+void
+ngx_http_ai_cache_get_usage(ngx_http_ai_cache_meta_t *meta,
+    ngx_http_ai_usage_t *u)
+{
+    ngx_memzero(u, sizeof(ngx_http_ai_usage_t));
+
+    u->in_fresh = meta->usage[0];
+    u->cache_read = meta->usage[1];
+    u->cache_write = meta->usage[2];
+    u->cache_write_1h = meta->usage[3];
+    u->out = meta->usage[4];
+    u->reasoning = meta->usage[5];
+    u->audio_in = meta->usage[6];
+    u->audio_out = meta->usage[7];
+}
