@@ -79,6 +79,20 @@ sub scrape {
     return $m;
 }
 
+# a request is counted when its answer was sent: waits for a sum
+
+sub summed {
+    my ($expected, @what) = @_;
+    my $m;
+
+    $gw->wait_for(sub {
+        $m = scrape($gw);
+        return $m->sum(@what) == $expected;
+    }, 5);
+
+    return $m;
+}
+
 sub checked_by_promtool {
     my ($m, $name) = @_;
 
@@ -97,7 +111,8 @@ is($m->{answer}{headers}{'content-type'},
 is($m->sum('nginx_ai_requests_total'), 0, '... nothing was asked yet');
 is($m->value('nginx_ai_build_info'), 1,
    '... what it is');
-is($m->value('nginx_ai_workers', state => 'active'), 3, '... workers');
+is(summed(3, 'nginx_ai_workers', state => 'active')
+   ->value('nginx_ai_workers', state => 'draining'), 0, '... workers');
 
 # a load: model => [ stream, n ]
 
@@ -168,11 +183,11 @@ for (1 .. 4) {
     $s->abort;
 }
 
-ok($gw->wait_for(sub {
-    scrape($gw)->sum('nginx_ai_active_requests') == 0
-}), 'all have ended');
+my $total = 4 + 2;
+$total += $_ for values %asked;
 
-$m = scrape($gw);
+$m = summed($total, 'nginx_ai_requests_total');
+is($m->sum('nginx_ai_active_requests'), 0, 'all have ended');
 
 for my $model (sort keys %asked) {
     my %o = map { $_->{labels}{outcome} => $_->{value} }
@@ -255,9 +270,7 @@ is($m->value('nginx_ai_requests_total', operation => 'models',
              outcome => 'success'), 1, 'a list of models');
 is($m->sum('nginx_ai_requests_total', model => 'other',
            outcome => 'success'), 4, 'models that are not configured');
-is($m->sum('nginx_ai_requests_total'),
-   4 + 2 + eval { my $n = 0; $n += $_ for values %asked; $n },
-   'no request twice');
+is($m->sum('nginx_ai_requests_total'), $total, 'no request twice');
 
 checked_by_promtool($m, 'promtool likes it');
 
@@ -359,7 +372,8 @@ while ($seen < $junk && time() < $end) {
 
 close $c;
 
-$m = scrape($gw);
+$m = summed($junk, 'nginx_ai_requests_total', model => 'other',
+            outcome => 'invalid');
 is($m->sum('nginx_ai_requests_total', model => 'other',
            outcome => 'invalid'), $junk, "$junk unknown names are counted");
 cmp_ok($m->count - $before, '<', 20, '... as one');
@@ -377,13 +391,14 @@ kill 'KILL', $gw->workers;
 ok($gw->wait_for(sub { (my @w = $gw->workers) == 3
                        && $gw->client->get('/metrics')->{status} == 200 }),
    'workers were killed');
-$m = scrape($gw);
+$m = summed(3, 'nginx_ai_workers', state => 'active');
 is($m->sum('nginx_ai_requests_total'), $sum, '... nothing is lost');
 is($m->sum('nginx_ai_active_streams'), 0, '... nothing is active');
 is($m->value('nginx_ai_workers', state => 'active'), 3, '... new ones');
 
 $gw->client->post('/v1/chat/completions', chat('good'));
-is(scrape($gw)->sum('nginx_ai_requests_total'), $sum + 1, '... and go on');
+is(summed($sum + 1, 'nginx_ai_requests_total')
+   ->sum('nginx_ai_requests_total'), $sum + 1, '... and go on');
 
 # a reload, with other models
 
@@ -402,7 +417,7 @@ ok($gw->wait_for(sub {
 is(scrape($gw)->sum('nginx_ai_active_streams'), 1, '... with its stream');
 
 $gw->client->post('/v1/chat/completions', chat('new'));
-$m = scrape($gw);
+$m = summed($sum + 2, 'nginx_ai_requests_total');
 is($m->sum('nginx_ai_requests_total'), $sum + 2, '... the same figures');
 is($m->value('nginx_ai_requests_total', model => 'new',
              outcome => 'success'), 1, '... a new model');
