@@ -305,6 +305,7 @@ ngx_http_ai_cache_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
         if (conf->uses) {
             cmcf->used = 1;
+            cmcf->api->parse_whole(cf);
         }
     }
 
