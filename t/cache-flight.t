@@ -469,6 +469,24 @@ for my $round (1 .. $ENV{AI_CACHE_ROUNDS} // 12) {
 }
 
 
+# a slow leader
+
+{
+    $p->reset;
+
+    my $slow_one = ask('big:50', client => { rcvbuf => 4096 });
+    first_event($slow_one);
+
+    my @s = map { ask('big:50', q => $n) } 1 .. 5;
+    ok(finish(20, @s), 'a slow leader: its followers have ended');
+    is(scalar(grep { length $_->{body} > 3_000_000 } @s), 5,
+       '... with all of it');
+    ok(finish(60, $slow_one), '... and so has the leader');
+    cmp_ok(length $slow_one->{body}, '>', 3_000_000, '... with all of it');
+    is(scalar($p->log), 1, 'one request');
+}
+
+
 # ai_cache_lock_timeout, ai_cache_lock
 
 {

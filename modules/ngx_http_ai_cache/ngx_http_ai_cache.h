@@ -245,13 +245,27 @@ ngx_int_t ngx_http_ai_cache_replay(ngx_http_ai_cached_t *c,
 ngx_int_t ngx_http_ai_cache_send_header(ngx_http_ai_cached_t *c,
     off_t length);
 
-/* have all choices ended as an answer does that may be stored? */
-ngx_int_t ngx_http_ai_cache_finishes(ngx_http_ai_cached_t *c,
-    ngx_http_ai_cache_meta_t *meta, u_char *data, size_t len);
-
 /* what is known of the answer, for limits and logs */
 void ngx_http_ai_cache_known(ngx_http_ai_cached_t *c,
     ngx_http_ai_cache_meta_t *meta);
+
+
+/* ngx_http_ai_cache_renew.c */
+
+/* of an answer in the client's dialect and mode, in place */
+void ngx_http_ai_cache_renew(ngx_http_ai_cached_t *c, ngx_str_t *data);
+
+
+/* ngx_http_ai_cache_recode.c */
+
+/* what was found as the client wants it; NGX_DECLINED: it is no whole answer,
+ * whatever its meta says */
+ngx_int_t ngx_http_ai_cache_recode(ngx_http_ai_cached_t *c,
+    ngx_http_ai_cache_found_t *found, ngx_str_t *data);
+
+/* have all choices ended as an answer does that may be stored? */
+ngx_int_t ngx_http_ai_cache_finishes(ngx_http_ai_cached_t *c,
+    ngx_http_ai_cache_meta_t *meta, u_char *data, size_t len);
 
 
 /* ngx_http_ai_cache_follow.c: others' side */

@@ -161,6 +161,9 @@ ngx_http_ai_cache_purge_post(ngx_http_request_t *r,
 
     zone = pcf->zone;
 
+    /* other workers may have read the clock later than this one */
+
+    ngx_time_update();
     purge.rule.time = ngx_http_ai_cache_now();
 
     if (zone->remote) {

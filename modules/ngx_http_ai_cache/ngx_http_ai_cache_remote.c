@@ -431,12 +431,14 @@ ngx_http_ai_cache_remote_told(void *data, ngx_http_ai_redis_reply_t *reply)
     ngx_http_ai_cache_zone_t *zone = data;
 
     u_char                      *p, *last;
+    ngx_uint_t                   n;
     ngx_http_ai_cache_rule_t     rule;
     ngx_http_ai_cache_store_t   *st;
     ngx_http_ai_cache_remote_t  *remote;
 
     remote = zone->remote;
     remote->asking = 0;
+    n = 0;
 
     if (reply->rc != NGX_HTTP_AI_REDIS_OK) {
         return;
@@ -455,6 +457,7 @@ ngx_http_ai_cache_remote_told(void *data, ngx_http_ai_redis_reply_t *reply)
         }
 
         (void) ngx_http_ai_cache_purge_add(st, &rule);
+        n++;
     }
 
     ngx_http_ai_cache_unlock(zone);
@@ -467,7 +470,9 @@ ngx_http_ai_cache_remote_told(void *data, ngx_http_ai_redis_reply_t *reply)
         return;
     }
 
-    zone->sh->remote_version = remote->sent;
+    /* one that has lost them is told again */
+
+    zone->sh->remote_version = n ? remote->sent : 0;
     zone->sh->remote_told = ngx_current_msec ? ngx_current_msec : 1;
 }
 

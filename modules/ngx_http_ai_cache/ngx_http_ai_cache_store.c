@@ -76,7 +76,7 @@ ngx_http_ai_cache_layout(ngx_http_ai_cache_store_t *st, size_t npieces)
     size_t  at, n;
 
     st->npieces = npieces;
-    st->nflights = ngx_min(npieces / 16 + 8, NGX_HTTP_AI_CACHE_FLIGHTS);
+    st->nflights = ngx_min(npieces / 64 + 16, NGX_HTTP_AI_CACHE_FLIGHTS);
 
     at = ngx_align(sizeof(ngx_http_ai_cache_store_t), 64);
 

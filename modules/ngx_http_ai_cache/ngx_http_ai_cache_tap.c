@@ -49,7 +49,9 @@ ngx_http_ai_cache_tap(ngx_http_ai_cached_t *c)
                || ngx_http_ai_cache_choices(c));
 
     c->body.pool = c->request->pool;
+
     c->ctx->tap = &ngx_http_ai_cache_tap_pt;
+    c->ctx->spool = c->flight ? c->use->max_size : 0;
 }
 
 

@@ -310,6 +310,9 @@ struct ngx_http_ai_ctx_s {
     uint64_t                 (*plan)(ngx_http_ai_ctx_t *ctx);
 
     const ngx_http_ai_tap_t   *tap;
+    size_t                     spool;         /* bytes that may be copied for a
+                                                 slow client, lest it slow those
+                                                 who wait for its answer */
 
     /*
      * Of a request that the router serves, for what ends it before its time:

@@ -11,6 +11,8 @@
 
 
 static ngx_uint_t ngx_http_ai_exec_wanted(ngx_http_ai_exec_t *x);
+static ngx_int_t ngx_http_ai_exec_spool(ngx_http_ai_exec_t *x,
+    ngx_chain_t *out);
 static void ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x);
 
 
@@ -65,9 +67,61 @@ ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out)
     if (c->buffered) {
         clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
+        /* the links are those of the write filter; streams of HTTP/2 and 3
+         * have none here */
+
+        if (x->ctx->spool && ngx_http_ai_exec_spool(x, r->out) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
         if (ngx_handle_write_event(c->write, clcf->send_lowat) != NGX_OK) {
             return NGX_ERROR;
         }
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * A slow client slows its provider, which must not slow others that wait for
+ * the same answer: what it has not taken is copied, so that the attempt has
+ * its buffers back.
+ */
+
+static ngx_int_t
+ngx_http_ai_exec_spool(ngx_http_ai_exec_t *x, ngx_chain_t *out)
+{
+    size_t        size;
+    ngx_buf_t    *b, *copy;
+    ngx_chain_t  *cl;
+
+    if (x->winner == NULL || x->winner->finished) {
+        return NGX_OK;
+    }
+
+    for (cl = out; cl; cl = cl->next) {
+        b = cl->buf;
+        size = b->last - b->pos;
+
+        if (b->tag != x->winner->sr->upstream->output.tag || b->last_buf
+            || size == 0 || size > x->ctx->spool)
+        {
+            continue;
+        }
+
+        copy = ngx_create_temp_buf(x->request->pool, size);
+        if (copy == NULL) {
+            return NGX_ERROR;
+        }
+
+        x->ctx->spool -= size;
+
+        copy->last = ngx_cpymem(copy->last, b->pos, size);
+        copy->flush = b->flush;
+
+        b->pos = b->last;
+        cl->buf = copy;
     }
 
     return NGX_OK;

@@ -4,109 +4,176 @@
  */
 
 
-/* Time of the key of a request of 1 KB; not a test. */
+/* Times of the store of answers, with a lock as nginx's; not a test. */
 
 
-#include "test.h"
-#include "ngx_http_ai_cache_key.h"
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include "ngx_http_ai_cache_block.h"
 
 
-#define ROUNDS  200000
+#define SIZE  (256 * 1024 * 1024)
+#define IDS   20000
+#define T0    ((int64_t) 1700000000000)
+
+
+static ngx_http_ai_cache_store_t  *st;
+static ngx_atomic_t                mutex;
+static ngx_http_ai_cache_meta_t    metas[IDS];
+static u_char                      bytes[65536], buf[65536];
 
 
 static double
-now(void)
+bench_now(void)
 {
     struct timespec  ts;
 
-    clock_gettime(CLOCK_MONOTONIC, &ts);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
 
     return ts.tv_sec * 1e9 + ts.tv_nsec;
 }
 
 
 static void
-run(const char *title, ngx_http_ai_dialect_t *dialect, ngx_http_ai_op_e op,
-    const char *text, ngx_uint_t rounds)
+bench_lock(void)
 {
-    double                     start;
-    ngx_pool_t                *pool, *scratch;
-    ngx_uint_t                 i;
-    ngx_http_ai_json_t         j;
-    ngx_http_ai_cache_ask_t    ask;
-    ngx_http_ai_cache_key_t    key;
+    while (!ngx_atomic_cmp_set(&mutex, 0, 1)) { /* void */ }
 
-    pool = ngx_create_pool(4096, NULL);
+    (void) ngx_http_ai_cache_enter(st);
+}
 
-    ngx_memzero(&j, sizeof(j));
-    j.pool = pool;
 
-    if (ngx_http_ai_json_parse(&j, (u_char *) text, strlen(text)) != NGX_OK) {
-        abort();
-    }
+static void
+bench_unlock(void)
+{
+    ngx_http_ai_cache_leave(st);
+    (void) ngx_atomic_cmp_set(&mutex, 1, 0);
+}
 
-    ngx_memzero(&ask, sizeof(ask));
-    ask.dialect = dialect;
-    ask.op = op;
-    ask.json = &j;
-    ngx_str_set(&ask.model, "gpt-4o-mini");
-    ngx_str_set(&ask.scope, "acme");
 
-    scratch = ngx_create_pool(4096, NULL);
+static void
+bench_fresh(void *block)
+{
+    ngx_uint_t  i, k;
 
-    start = now();
+    memset(block, 0, SIZE);
+    st = ngx_http_ai_cache_store_init(block, SIZE);
 
-    for (i = 0; i < rounds; i++) {
+    memset(metas, 0, sizeof(metas));
 
-        if (ngx_http_ai_cache_key(scratch, &ask, &key) != NGX_OK) {
-            abort();
+    for (i = 0; i < IDS; i++) {
+        for (k = 0; k < NGX_HTTP_AI_CACHE_ID; k++) {
+            metas[i].id[k] = (u_char) random();
         }
 
-        ngx_reset_pool(scratch);
+        metas[i].created = T0;
+        metas[i].stale = T0 + 1000000;
+    }
+}
+
+
+static void
+bench_run(void *block, size_t size)
+{
+    double                    t, put, get, miss, flight;
+    uint64_t                  number;
+    ngx_int_t                 worker;
+    ngx_uint_t                i, n, nput, hits;
+    ngx_http_ai_cache_meta_t  m;
+
+    bench_fresh(block);
+
+    worker = ngx_http_ai_cache_enroll(st, getpid(), T0);
+    n = ngx_min(IDS, SIZE / 2 / (size + 2048));
+
+    t = bench_now();
+
+    for (i = 0; i < n; i++) {
+        bench_lock();
+        (void) ngx_http_ai_cache_put(st, &metas[i], bytes, size, T0);
+        bench_unlock();
     }
 
-    printf("%-24s %5u bytes  %7.0f ns\n", title, (unsigned) strlen(text),
-           (now() - start) / rounds);
+    put = (bench_now() - t) / n;
+    nput = n;
+    hits = 0;
 
-    ngx_destroy_pool(scratch);
-    ngx_destroy_pool(pool);
+    t = bench_now();
+
+    for (i = 0; i < 100000; i++) {
+        bench_lock();
+
+        if (ngx_http_ai_cache_get(st, metas[(i * 7919) % n].id, T0, &m)
+            != NGX_OK)
+        {
+            bench_unlock();
+            continue;
+        }
+
+        bench_unlock();
+        bench_lock();
+        hits += ngx_http_ai_cache_copy(st, &m, buf) == NGX_OK;
+        bench_unlock();
+    }
+
+    get = (bench_now() - t) / 100000;
+
+    memset(&m, 0, sizeof(m));
+
+    t = bench_now();
+
+    for (i = 0; i < 100000; i++) {
+        memcpy(m.id, &i, sizeof(i));
+        bench_lock();
+        (void) ngx_http_ai_cache_get(st, m.id, T0, &m);
+        bench_unlock();
+    }
+
+    miss = (bench_now() - t) / 100000;
+
+    bench_fresh(block);
+    worker = ngx_http_ai_cache_enroll(st, getpid(), T0);
+
+    t = bench_now();
+
+    for (i = 0; i < n; i++) {
+        bench_lock();
+        (void) ngx_http_ai_cache_begin(st, &metas[i], worker, T0, &number);
+        bench_unlock();
+        bench_lock();
+        (void) ngx_http_ai_cache_open(st, number, worker, &metas[i]);
+        (void) ngx_http_ai_cache_append(st, number, worker, bytes, size, T0);
+        bench_unlock();
+        bench_lock();
+        (void) ngx_http_ai_cache_end(st, number, worker, &metas[i], T0);
+        bench_unlock();
+    }
+
+    flight = (bench_now() - t) / n;
+
+    printf("# %6lu bytes: hit %6.0f ns, miss %4.0f ns, put %6.0f ns, flight "
+           "%6.0f ns (%lu stored, %lu hits)\n", (unsigned long) size, get,
+           miss, put, flight, (unsigned long) nput, (unsigned long) hits);
 }
 
 
 int
-main(int argc, char **argv)
+main(void)
 {
-    ngx_uint_t  rounds;
+    void  *block;
 
-    static const char  *words =
-        "The quick brown fox jumps over the lazy dog, and nobody asks why it "
-        "does so; it is what foxes do when they are asked to show all letters "
-        "of the alphabet, which dogs are too lazy for. ";
+    block = malloc(SIZE);
 
-    char  chat[2048], messages[2048], embeddings[2048];
+    if (block == NULL) {
+        return 1;
+    }
 
-    rounds = (argc > 1) ? (ngx_uint_t) atoi(argv[1]) : ROUNDS;
+    bench_run(block, 500);
+    bench_run(block, 2000);
+    bench_run(block, 20000);
+    bench_run(block, 60000);
 
-    sprintf(chat, "{\"model\":\"gpt-4o-mini\",\"messages\":[{\"role\":"
-            "\"system\",\"content\":\"%s\"},{\"role\":\"user\",\"content\":"
-            "\"%s%s%s\"}],\"temperature\":0,\"max_tokens\":256,\"top_p\":1,"
-            "\"stream\":true,\"stream_options\":{\"include_usage\":true},"
-            "\"user\":\"u-1\",\"seed\":7}", words, words, words, words);
-
-    sprintf(messages, "{\"model\":\"claude\",\"max_tokens\":256,\"system\":"
-            "[{\"type\":\"text\",\"text\":\"%s\"}],\"messages\":[{\"role\":"
-            "\"user\",\"content\":[{\"type\":\"text\",\"text\":\"%s%s%s\"}]}],"
-            "\"temperature\":0}", words, words, words, words);
-
-    sprintf(embeddings, "{\"model\":\"e\",\"input\":\"%s%s%s%s\"}", words,
-            words, words, words);
-
-    run("chat, openai", &ngx_http_ai_dialect_openai, NGX_HTTP_AI_OP_CHAT,
-        chat, rounds);
-    run("chat, anthropic", &ngx_http_ai_dialect_anthropic,
-        NGX_HTTP_AI_OP_CHAT, messages, rounds);
-    run("embeddings", &ngx_http_ai_dialect_openai,
-        NGX_HTTP_AI_OP_EMBEDDINGS, embeddings, rounds);
+    free(block);
 
     return 0;
 }

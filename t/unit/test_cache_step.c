@@ -395,7 +395,8 @@ look(ngx_http_ai_cache_store_t *c, u_char *purged)
     m = meta_of(23);
 
     if (ngx_http_ai_cache_put(c, &m, data_of(23, 100), 100, T0) != NGX_OK
-        && !ngx_http_ai_cache_purged(c, &m) && c->figures.entries < 10)
+        && !ngx_http_ai_cache_purged(c, &m)
+        && ngx_http_ai_cache_spare(c) > 0)
     {
         return "nothing can be stored";
     }
