@@ -340,6 +340,8 @@ ngx_http_ai_cache_exit_process(ngx_cycle_t *cycle)
     if (cmcf) {
         ngx_http_ai_cache_zones_stop(cycle, &cmcf->zones);
     }
+
+    ngx_http_ai_cache_key_exit();
 }
 
 
