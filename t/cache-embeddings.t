@@ -345,7 +345,7 @@ SKIP: {
 
     my $redis = AI::Redis->new->start;
     my @nodes = map { gateway(<<"END") } 1, 2;
-    ai_redis main { server 127.0.0.1:@{[ $redis->port ]}; timeout 5s; }
+    ai_redis main { server 127.0.0.1:$redis->{port}; timeout 5s; }
     ai_cache_zone vectors 1m redis=main;
 
     ai_provider p { dialect openai; endpoint $url; key none; }

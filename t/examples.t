@@ -157,6 +157,7 @@ sub local_paths {
     $text =~ s{(\bssl_certificate_key\s+)[^\s;]+}{$1$key}g;
     $text =~ s{(\bauth_basic_user_file\s+)[^\s;]+}{$1$dir/htpasswd}g;
     $text =~ s{(\bsnapshot=)/[^\s;]+/}{$1$dir/}g;
+    $text =~ s{(\bdisk=)/[^\s;:]+:}{$1$dir/cache:}g;
     $text =~ s{(\baccess_log\s+)/[^\s;]+}{$1$dir/access.log}g;
     $text =~ s{(\bai_log\s+)/(?:[^\s;/]+/)*}{$1$dir/}g;
 

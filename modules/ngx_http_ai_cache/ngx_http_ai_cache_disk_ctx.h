@@ -41,6 +41,7 @@ typedef struct {
     ngx_uint_t                   nold;
     unsigned                     walking:1;
     unsigned                     removing:1;
+    unsigned                     futile:1;    /* nothing was removed */
     unsigned                     walked:1;
 } ngx_http_ai_cache_walk_t;
 

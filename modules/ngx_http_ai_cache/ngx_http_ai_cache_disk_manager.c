@@ -25,6 +25,9 @@
 /* ms between walks that nobody needs, to correct what was counted */
 #define NGX_HTTP_AI_CACHE_REWALK   600000
 
+/* ms until the next try when nothing could be removed */
+#define NGX_HTTP_AI_CACHE_FUTILE   10000
+
 /* seconds after which a temporary file was left by a process that died */
 #define NGX_HTTP_AI_CACHE_LEFT     3600
 
@@ -60,8 +63,10 @@ ngx_http_ai_cache_disk_manager(void *data)
     if (!walk->walking && !walk->removing) {
 
         if (walk->walked
-            && used <= max / 16 * 15
-            && start - walk->ended < NGX_HTTP_AI_CACHE_REWALK)
+            && start - walk->ended
+               < (ngx_msec_t) (walk->futile ? NGX_HTTP_AI_CACHE_FUTILE
+                                            : NGX_HTTP_AI_CACHE_REWALK)
+            && (walk->futile || used <= max / 16 * 15))
         {
             return NGX_HTTP_AI_CACHE_LOOK;
         }
@@ -251,6 +256,8 @@ ngx_http_ai_cache_walk_end(ngx_http_ai_cache_disk_t *disk)
 
         walk->removing = 1;
     }
+
+    walk->futile = walk->removing;
 }
 
 
@@ -278,6 +285,8 @@ ngx_http_ai_cache_old_remove(ngx_http_ai_cache_disk_t *disk)
     (void) ngx_http_ai_cache_disk_name(disk, old->id, name);
 
     if (ngx_http_ai_cache_disk_remove(disk, name, old->size) == NGX_OK) {
+        walk->futile = 0;
+
         (void) ngx_atomic_fetch_add(
                          &disk->zone->sh->evicted[NGX_HTTP_AI_CACHE_DISK], 1);
     }

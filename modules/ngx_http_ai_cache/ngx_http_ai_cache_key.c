@@ -335,3 +335,19 @@ ngx_http_ai_cache_sha256(u_char *dst, u_char *data, size_t len)
 
     return NGX_OK;
 }
+
+
+void
+ngx_http_ai_cache_key_exit(void)
+{
+    if (ngx_http_ai_cache_md_ctx) {
+        EVP_MD_CTX_free(ngx_http_ai_cache_md_ctx);
+        ngx_http_ai_cache_md_ctx = NULL;
+    }
+
+#if (OPENSSL_VERSION_NUMBER >= 0x30000000L && !defined LIBRESSL_VERSION_NUMBER)
+    EVP_MD_free((EVP_MD *) ngx_http_ai_cache_md);
+#endif
+
+    ngx_http_ai_cache_md = NULL;
+}

@@ -71,5 +71,8 @@ ngx_int_t ngx_http_ai_cache_key_inputs(ngx_pool_t *pool,
     ngx_http_ai_cache_ask_t *ask, ngx_uint_t array,
     ngx_http_ai_cache_key_t *keys);
 
+/* the process ends: frees what keys were made with */
+void ngx_http_ai_cache_key_exit(void);
+
 
 #endif /* _NGX_HTTP_AI_CACHE_KEY_H_INCLUDED_ */

@@ -305,6 +305,7 @@ ngx_http_ai_cache_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
         if (conf->uses) {
             cmcf->used = 1;
+            cmcf->api->parse_whole(cf);
         }
     }
 
@@ -339,6 +340,8 @@ ngx_http_ai_cache_exit_process(ngx_cycle_t *cycle)
     if (cmcf) {
         ngx_http_ai_cache_zones_stop(cycle, &cmcf->zones);
     }
+
+    ngx_http_ai_cache_key_exit();
 }
 
 

@@ -439,6 +439,10 @@ ngx_http_ai_cache_vary(ngx_http_ai_cached_t *c, ngx_str_t *vary)
         ngx_http_ai_out_lit(&out, "beta=true\n");
     }
 
+    if (c->ctx->cost_usage) {
+        ngx_http_ai_out_lit(&out, "cost\n");
+    }
+
     if (c->use->vary) {
 
         if (ngx_http_complex_value(r, c->use->vary, &value) != NGX_OK) {
@@ -570,6 +574,14 @@ ngx_http_ai_cache_storable(ngx_http_ai_cached_t *c)
         return 0;
     }
 
+    if (ctx->output_cap >= 0
+        && ngx_http_ai_json_member(&ctx->json, 0, "thinking")
+           != NGX_HTTP_AI_JSON_NONE)
+    {
+        /* limits may have left less of it, or none */
+        return 0;
+    }
+
     switch (ctx->finish) {
 
     case NGX_HTTP_AI_FINISH_STOP:
@@ -601,14 +613,19 @@ ngx_http_ai_cache_storable(ngx_http_ai_cached_t *c)
 }
 
 
-/* has the client said how long the answer may be?  It is the same each time
- * then, and what the gateway or a provider allows may change */
+/* has the client said how long the answer may be, and nobody else?  It is the
+ * same each time then */
 
 static ngx_uint_t
 ngx_http_ai_cache_capped(ngx_http_ai_cached_t *c)
 {
     ngx_uint_t           n;
     ngx_http_ai_json_t  *j;
+
+    if (c->ctx->output_cap >= 0) {
+        /* what limits have left is another amount the next time */
+        return 0;
+    }
 
     j = &c->ctx->json;
 

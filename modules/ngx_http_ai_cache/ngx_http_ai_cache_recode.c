@@ -59,12 +59,15 @@ ngx_http_ai_cache_recode(ngx_http_ai_cached_t *c,
 
     if (meta->usage_state == NGX_HTTP_AI_USAGE_PROVIDER) {
         ngx_http_ai_cache_get_usage(meta, &usage);
+        usage.cost = c->ctx->cost_usage ? 0 : -1;
         rec.usage = &usage;
     }
 
     size = found->data.len + 1024;
 
-    if (meta->stream && c->meta.stream && meta->dialect == c->meta.dialect) {
+    if (meta->stream && c->meta.stream && meta->dialect == c->meta.dialect
+        && !c->ctx->cost_usage)
+    {
 
         ngx_http_ai_cache_renew(c, &found->data);
 

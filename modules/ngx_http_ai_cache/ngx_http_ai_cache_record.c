@@ -225,6 +225,7 @@ ngx_http_ai_cache_get_usage(ngx_http_ai_cache_meta_t *meta,
 {
     ngx_memzero(u, sizeof(ngx_http_ai_usage_t));
 
+    u->cost = -1;
     u->in_fresh = meta->usage[0];
     u->cache_read = meta->usage[1];
     u->cache_write = meta->usage[2];

@@ -14,6 +14,11 @@ ngx_uint_t
 ngx_http_ai_cache_same(ngx_http_ai_cached_t *c,
     ngx_http_ai_cache_meta_t *meta)
 {
+    if (c->ctx->cost_usage) {
+        /* it tells what the first one has cost */
+        return 0;
+    }
+
     /* the client's own is what it would be stored as */
 
     return meta->dialect == c->meta.dialect && meta->op == c->meta.op

@@ -316,8 +316,8 @@ struct ngx_http_ai_ctx_s {
 
     const ngx_http_ai_tap_t   *tap;
     size_t                     spool;         /* bytes that may be copied for
-                                                 a slow client, so that those
-                                                 who wait are not slowed */
+                                                 a slow client, lest it slow
+                                                 those who wait as well */
 
     /*
      * Of a request that the router serves, for what ends it before its time:

@@ -5,13 +5,15 @@
 
 
 #include "test.h"
-#include "ngx_http_ai_cache_key.h"
+#include "ngx_http_ai_cache_batch.h"
 
 
 /*
  * The first byte chooses the dialect and the operation, the rest is a body.
  * With all objects the other way round and white space everywhere it must
  * have the same key; an input of embeddings the same as in a body of its own.
+ * Behind a line feed are answers to a batch of embeddings: what is made of
+ * them must be JSON.
  */
 
 
@@ -210,6 +212,74 @@ inputs(kind_t *kind, ngx_http_ai_json_t *j)
 }
 
 
+static void
+batch(kind_t *kind, u_char *p, u_char *last)
+{
+    u_char                     *lf;
+    ngx_str_t                   s;
+    ngx_uint_t                  i;
+    ngx_http_ai_json_t          j, check;
+    ngx_http_ai_cache_ask_t     ask;
+    ngx_http_ai_cache_batch_t   b;
+
+    lf = ngx_strlchr(p, last, '\n');
+
+    ngx_memzero(&j, sizeof(j));
+    j.pool = pool;
+
+    if (lf == NULL || ngx_http_ai_json_parse(&j, p, lf - p) != NGX_OK) {
+        return;
+    }
+
+    ngx_memzero(&ask, sizeof(ask));
+
+    ask.dialect = kind->dialect;
+    ask.op = kind->op;
+    ask.json = &j;
+    ngx_str_set(&ask.model, "m");
+    ngx_str_set(&ask.scope, "s");
+
+    if (ngx_http_ai_cache_batch(pool, &ask, &b) != NGX_OK) {
+        return;
+    }
+
+    /* one that is stored, then those that are missing */
+
+    for (i = 0; lf && ngx_http_ai_cache_batch_missing(&b); i++) {
+        s.data = lf + 1;
+        lf = ngx_strlchr(s.data, last, '\n');
+        s.len = (lf ? lf : last) - s.data;
+
+        if (i == 0) {
+            (void) ngx_http_ai_cache_batch_add(&b, 0, &s);
+
+        } else {
+            (void) ngx_http_ai_cache_batch_split(&b, &s);
+        }
+
+        if (ngx_http_ai_cache_batch_missing(&b) == 0) {
+            break;
+        }
+
+        must(ngx_http_ai_cache_batch_body(&b, &s) == NGX_OK);
+
+        ngx_memzero(&check, sizeof(check));
+        check.pool = pool;
+        must(ngx_http_ai_json_parse(&check, s.data, s.len) == NGX_OK);
+    }
+
+    if (ngx_http_ai_cache_batch_missing(&b)) {
+        return;
+    }
+
+    must(ngx_http_ai_cache_batch_merge(&b, &s) == NGX_OK);
+
+    ngx_memzero(&check, sizeof(check));
+    check.pool = pool;
+    must(ngx_http_ai_json_parse(&check, s.data, s.len) == NGX_OK);
+}
+
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -226,6 +296,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     kind = &kinds[data[0] % (sizeof(kinds) / sizeof(kinds[0]))];
 
     pool = ngx_create_pool(4096, NULL);
+
+    if (kind->op == NGX_HTTP_AI_OP_EMBEDDINGS) {
+        batch(kind, (u_char *) data + 1, (u_char *) data + size);
+    }
 
     ngx_memzero(&j, sizeof(j));
     j.pool = pool;
