@@ -158,6 +158,10 @@ bad('auth line', "ai_trace $url/ auth=file:%%DIR%%/crlf;",
     qr/a header of "ai_trace" contains a control character/);
 bad("header $_", "ai_trace $url/ header=$_;", qr/invalid "header=/)
     for qw(x x: :y a/b:c);
+bad('content', "ai_trace $url/ content=x;", qr/invalid parameter "content=x"/);
+bad('max', "ai_trace $url/ content=full max=x;", qr/invalid parameter "max=x"/);
+bad('max alone', "ai_trace $url/ max=1k;",
+    qr/"max=" of "ai_trace" needs "content=full"/);
 bad('off', 'ai_trace off sample=1;', qr/"ai_trace off" has no parameters/);
 bad('twice', "ai_trace $url/; ai_trace off;", qr/is duplicate/);
 bad('attribute', 'ai_trace_attribute a,b c;', qr/invalid name "a,b"/);
@@ -408,6 +412,52 @@ bad('propagate', 'ai_trace_propagate x;', qr/invalid value "x"/);
          'ai_trace off: passed on');
     is(scalar(spans(2, 'own')), 2, '... spans of our own decision');
 
+    $gw->finish;
+}
+
+# contents
+
+{
+    my $gw = gateway("ai_trace $url/text flush=100ms content=full max=40;",
+                     "location /off/ { ai_pass model; "
+                     . "ai_trace $url/none flush=100ms content=off; }");
+    my $say = sub {
+        my ($path, $text, @more) = @_;
+        $gw->client->post($path, encode_json({ model => 'm', @more,
+            messages => [ { role => 'system', content => 'Be "short".' },
+                          { role => 'user', content => $text } ] }));
+    };
+
+    my @json = map { JSON::PP->new->decode($_) } map {
+        my ($s) = grep { $_->{kind} == 2 } @$_;
+        map { $s->{attr}{"gen_ai.$_.messages"} } qw(input output);
+    } do {
+        $say->('/v1/chat/completions', "sk-0123456789abcdef0123456789");
+        [ spans(2, 'text') ];
+    };
+
+    is($json[0][0]{role}, 'system', 'content=full: role');
+    is_deeply($json[0][0]{parts}, [ { type => 'text',
+                                      content => 'Be "short".' } ],
+              '... text');
+    unlike($json[0][1]{parts}[0]{content}, qr/0123456789/, '... masked');
+    is_deeply($json[1], [ { role => 'assistant', finish_reason => 'stop',
+        parts => [ { type => 'text', content => 'w1 w2 w3 w4 w5' } ] } ],
+        '... answer');
+
+    $say->('/v1/chat/completions', 'y' x 200, stream => \1);
+    my ($s) = grep { $_->{kind} == 2
+                     && $_->{attr}{'gen_ai.request.stream'} } spans(4, 'text');
+    my $in = JSON::PP->new->decode($s->{attr}{'gen_ai.input.messages'});
+    cmp_ok(length $in->[1]{parts}[0]{content}, '<', 41, '... max=');
+    is(JSON::PP->new->decode($s->{attr}{'gen_ai.output.messages'})
+           ->[0]{parts}[0]{content},
+       'w1 w2 w3 w4 w5', '... of a stream');
+
+    $say->('/off/chat/completions', 'hello');
+    my ($none) = grep { $_->{kind} == 2 } spans(2, 'none');
+    is(scalar(grep { /messages/ } keys %{ $none->{attr} }), 0,
+       'content=off: none');
     $gw->finish;
 }
 

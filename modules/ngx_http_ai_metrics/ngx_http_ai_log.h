@@ -139,6 +139,12 @@ void ngx_http_ai_log_content_init(void);
 void ngx_http_ai_log_contents(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_log_t *log, ngx_str_t *members);
 
+/* prompt and answer as OpenTelemetry's gen_ai.input.messages and
+ * gen_ai.output.messages, JSON in the request's pool, of "max" bytes of text
+ * each; empty where nothing is known */
+void ngx_http_ai_log_messages(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    size_t max, ngx_http_ai_out_t *input, ngx_http_ai_out_t *output);
+
 
 /* ngx_http_ai_health_probe.c */
 

@@ -5,13 +5,16 @@
 
 
 /*
- * Prompts and answers for the usage log.  The prompt is read from the request
- * when it is logged; the answer is collected by a filter from what the client
- * is sent, whoever has made it, with the decoder of the client's dialect.
+ * Prompts and answers for the usage log and for spans.  The prompt is read
+ * from the request when it is logged; the answer is collected by a filter from
+ * what the client is sent, whoever has made it, with the decoder of the
+ * client's dialect.
  */
 
 
 #include "ngx_http_ai_log.h"
+#include "ngx_http_ai_trace.h"
+
 #include <openssl/evp.h>
 
 
@@ -55,6 +58,8 @@ typedef struct {
     ngx_http_ai_out_t         *out;           /* with "full" */
     size_t                     left;          /* bytes of texts */
     ngx_uint_t                 messages;
+    ngx_str_t                  middle;        /* between role and text */
+    ngx_str_t                  end;           /* behind the text */
     unsigned                   open:1;        /* a text was begun */
     unsigned                   some:1;        /* ... and has something */
     unsigned                   truncated:1;
@@ -63,8 +68,9 @@ typedef struct {
 
 static ngx_int_t ngx_http_ai_log_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
+static ngx_uint_t ngx_http_ai_log_want(ngx_http_request_t *r, size_t *max);
 static ngx_http_ai_log_answer_t *ngx_http_ai_log_answer(ngx_http_request_t *r,
-    ngx_http_ai_ctx_t *ctx, ngx_http_ai_log_loc_conf_t *llcf);
+    ngx_http_ai_ctx_t *ctx, ngx_uint_t content, size_t max);
 static void ngx_http_ai_log_answer_data(ngx_http_ai_log_answer_t *a,
     u_char *data, size_t len);
 static void ngx_http_ai_log_answer_end(ngx_http_ai_log_answer_t *a);
@@ -79,6 +85,10 @@ static void ngx_http_ai_log_collect_raw(ngx_http_ai_log_collect_t *c,
 static void ngx_http_ai_log_collect_add(ngx_http_ai_log_collect_t *c,
     u_char *data, size_t len);
 
+static ngx_uint_t ngx_http_ai_log_prompt_write(ngx_http_ai_ctx_t *ctx,
+    ngx_http_ai_log_prompt_t *prompt, ngx_http_ai_out_t *out, size_t max);
+static ngx_uint_t ngx_http_ai_log_answer_write(ngx_http_ai_log_answer_t *a,
+    ngx_http_ai_out_t *out, size_t max);
 static void ngx_http_ai_log_prompt_full(void *data, ngx_str_t *role,
     ngx_str_t *raw, ngx_uint_t json);
 static void ngx_http_ai_log_prompt_hash(void *data, ngx_str_t *role,
@@ -105,15 +115,20 @@ ngx_http_ai_log_content_init(void)
 static ngx_int_t
 ngx_http_ai_log_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 {
+    size_t                        max;
     ngx_chain_t                  *cl;
+    ngx_uint_t                    content;
     ngx_http_ai_ctx_t            *ctx;
     ngx_http_ai_log_answer_t     *a;
-    ngx_http_ai_log_loc_conf_t   *llcf;
     ngx_http_ai_log_main_conf_t  *mcf;
 
-    llcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_log_module);
+    if (in == NULL || r != r->main) {
+        return ngx_http_next_body_filter(r, in);
+    }
 
-    if (in == NULL || llcf->content == 0 || r != r->main) {
+    content = ngx_http_ai_log_want(r, &max);
+
+    if (content == 0) {
         return ngx_http_next_body_filter(r, in);
     }
 
@@ -132,7 +147,7 @@ ngx_http_ai_log_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
     a = ctx->log;
 
     if (a == NULL) {
-        a = ngx_http_ai_log_answer(r, ctx, llcf);
+        a = ngx_http_ai_log_answer(r, ctx, content, max);
         if (a == NULL) {
             return NGX_ERROR;
         }
@@ -151,9 +166,33 @@ ngx_http_ai_log_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 }
 
 
+/* what logs and spans want of contents, and how much of them */
+
+static ngx_uint_t
+ngx_http_ai_log_want(ngx_http_request_t *r, size_t *max)
+{
+    ngx_uint_t                     content;
+    ngx_http_ai_log_loc_conf_t    *llcf;
+    ngx_http_ai_trace_loc_conf_t  *tlcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_log_module);
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_trace_module);
+
+    content = llcf->content;
+    *max = llcf->max;
+
+    if (tlcf->exporter && tlcf->content) {
+        content |= NGX_HTTP_AI_LOG_FULL;
+        *max = ngx_max(*max, tlcf->content);
+    }
+
+    return content;
+}
+
+
 static ngx_http_ai_log_answer_t *
 ngx_http_ai_log_answer(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
-    ngx_http_ai_log_loc_conf_t *llcf)
+    ngx_uint_t content, size_t max)
 {
     ngx_str_t                 *type;
     ngx_http_ai_log_answer_t  *a;
@@ -163,8 +202,7 @@ ngx_http_ai_log_answer(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
         return NULL;
     }
 
-    if (ngx_http_ai_log_collect_init(&a->text, r->pool, llcf->content,
-                                     llcf->max)
+    if (ngx_http_ai_log_collect_init(&a->text, r->pool, content, max)
         != NGX_OK)
     {
         return NULL;
@@ -430,7 +468,6 @@ void
 ngx_http_ai_log_contents(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_log_t *log, ngx_str_t *members)
 {
-    ngx_str_t                  text;
     ngx_uint_t                 truncated;
     ngx_http_ai_out_t          out;
     ngx_http_ai_log_prompt_t   prompt;
@@ -474,42 +511,17 @@ ngx_http_ai_log_contents(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     } else {
 
         if (ngx_http_ai_log_prompt_parse(r, ctx)) {
-            prompt.out = &out;
-            prompt.left = log->max;
+            ngx_str_set(&prompt.middle, "\",\"text\":\"");
+            ngx_str_set(&prompt.end, "\"}");
 
-            ngx_http_ai_out_lit(&out, ",\"prompt\":[");
-            ngx_http_ai_log_prompt(&ctx->json, ngx_http_ai_log_prompt_full,
-                                   &prompt);
-            ngx_http_ai_out_mem(&out, "\"}]", prompt.open ? 3 : 0);
-            ngx_http_ai_out_mem(&out, "]", prompt.open ? 0 : 1);
-
-            truncated = prompt.truncated;
+            ngx_http_ai_out_lit(&out, ",\"prompt\":");
+            truncated |= ngx_http_ai_log_prompt_write(ctx, &prompt, &out,
+                                                      log->max);
         }
 
         if (a && a->some && !a->text.failed) {
-            text.data = a->text.out.start;
-            text.len = a->text.out.last - a->text.out.start;
-
-            /* once: another log may want it too */
-
-            if (!a->masked) {
-                ngx_http_ai_mask(&text);
-                a->text.out.last = a->text.out.start + text.len;
-                a->masked = 1;
-            }
-
-            if (text.len > log->max) {
-                text.len = ngx_http_ai_log_cut(text.data, text.len, log->max,
-                                               0);
-                truncated = 1;
-            }
-
-            if (a->text.truncated) {
-                truncated = 1;
-            }
-
             ngx_http_ai_out_lit(&out, ",\"answer\":\"");
-            ngx_http_ai_log_member(&out, text.data, text.len);
+            truncated |= ngx_http_ai_log_answer_write(a, &out, log->max);
             ngx_http_ai_out_lit(&out, "\"");
         }
 
@@ -524,6 +536,103 @@ ngx_http_ai_log_contents(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 
     members->data = out.start;
     members->len = out.last - out.start;
+}
+
+
+void
+ngx_http_ai_log_messages(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    size_t max, ngx_http_ai_out_t *input, ngx_http_ai_out_t *output)
+{
+    ngx_http_ai_log_prompt_t   prompt;
+    ngx_http_ai_log_answer_t  *a;
+
+    ngx_memzero(input, sizeof(ngx_http_ai_out_t));
+    ngx_memzero(output, sizeof(ngx_http_ai_out_t));
+
+    input->pool = r->pool;
+    output->pool = r->pool;
+
+    if (ngx_http_ai_log_prompt_parse(r, ctx)) {
+        ngx_memzero(&prompt, sizeof(ngx_http_ai_log_prompt_t));
+
+        ngx_str_set(&prompt.middle, "\",\"parts\":[{\"type\":\"text\","
+                                    "\"content\":\"");
+        ngx_str_set(&prompt.end, "\"}]}");
+
+        (void) ngx_http_ai_log_prompt_write(ctx, &prompt, input, max);
+    }
+
+    a = ctx->log;
+
+    if (a == NULL) {
+        return;
+    }
+
+    ngx_http_ai_log_answer_end(a);
+
+    if (!a->some || a->text.failed) {
+        return;
+    }
+
+    ngx_http_ai_out_lit(output, "[{\"role\":\"assistant\",\"parts\":"
+                                "[{\"type\":\"text\",\"content\":\"");
+    (void) ngx_http_ai_log_answer_write(a, output, max);
+    ngx_http_ai_out_lit(output, "\"}],\"finish_reason\":\"");
+    ngx_http_ai_out_str(output, ngx_http_ai_finish_name(ctx->finish));
+    ngx_http_ai_out_lit(output, "\"}]");
+}
+
+
+/* the list of messages; 1: it was cut */
+
+static ngx_uint_t
+ngx_http_ai_log_prompt_write(ngx_http_ai_ctx_t *ctx,
+    ngx_http_ai_log_prompt_t *prompt, ngx_http_ai_out_t *out, size_t max)
+{
+    prompt->out = out;
+    prompt->left = max;
+
+    ngx_http_ai_out_lit(out, "[");
+    ngx_http_ai_log_prompt(&ctx->json, ngx_http_ai_log_prompt_full, prompt);
+
+    if (prompt->open) {
+        ngx_http_ai_out_str(out, &prompt->end);
+    }
+
+    ngx_http_ai_out_lit(out, "]");
+
+    return prompt->truncated;
+}
+
+
+static ngx_uint_t
+ngx_http_ai_log_answer_write(ngx_http_ai_log_answer_t *a,
+    ngx_http_ai_out_t *out, size_t max)
+{
+    ngx_str_t   text;
+    ngx_uint_t  truncated;
+
+    truncated = a->text.truncated;
+
+    text.data = a->text.out.start;
+    text.len = a->text.out.last - a->text.out.start;
+
+    /* once: another log may want it too */
+
+    if (!a->masked) {
+        ngx_http_ai_mask(&text);
+        a->text.out.last = a->text.out.start + text.len;
+        a->masked = 1;
+    }
+
+    if (text.len > max) {
+        text.len = ngx_http_ai_log_cut(text.data, text.len, max, 0);
+        truncated = 1;
+    }
+
+    ngx_http_ai_log_member(out, text.data, text.len);
+
+    return truncated;
 }
 
 
@@ -598,7 +707,8 @@ ngx_http_ai_log_prompt_full(void *data, ngx_str_t *role, ngx_str_t *raw,
     if (role) {
 
         if (prompt->open) {
-            ngx_http_ai_out_lit(out, "\"},");
+            ngx_http_ai_out_str(out, &prompt->end);
+            ngx_http_ai_out_lit(out, ",");
         }
 
         prompt->open = 1;
@@ -612,7 +722,7 @@ ngx_http_ai_log_prompt_full(void *data, ngx_str_t *role, ngx_str_t *raw,
 
         ngx_http_ai_out_lit(out, "{\"role\":\"");
         ngx_http_ai_log_member(out, role->data, len);
-        ngx_http_ai_out_lit(out, "\",\"text\":\"");
+        ngx_http_ai_out_str(out, &prompt->middle);
     }
 
     if (raw->len == 0) {

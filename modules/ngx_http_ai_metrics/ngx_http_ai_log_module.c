@@ -132,6 +132,11 @@ ngx_http_ai_log_postconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
+    if (mcf->content) {
+        /* of logs, or of spans */
+        ngx_http_ai_log_content_init();
+    }
+
     if (mcf->sinks.nelts == 0) {
         return NGX_OK;
     }
@@ -172,10 +177,6 @@ ngx_http_ai_log_postconfiguration(ngx_conf_t *cf)
     }
 
     *h = ngx_http_ai_log_handler;
-
-    if (mcf->content) {
-        ngx_http_ai_log_content_init();
-    }
 
     shared = ngx_pcalloc(cf->pool, sizeof(ngx_http_ai_shared_t));
     if (shared == NULL) {

@@ -56,6 +56,8 @@ typedef struct {
 typedef struct {
     ngx_http_ai_exporter_t    *exporter;      /* NULL: off */
     uint64_t                   sample;        /* see ..._trace_sampled() */
+    size_t                     content;       /* bytes of prompts and of
+                                                 answers; 0: none */
     ngx_flag_t                 parent;        /* its flag decides */
     ngx_flag_t                 propagate;
     ngx_array_t               *attributes;

@@ -5,6 +5,11 @@
 
 
 #include "ngx_http_ai_trace.h"
+#include "ngx_http_ai_log.h"
+
+
+/* of content=full without max= */
+#define NGX_HTTP_AI_TRACE_CONTENT  65536
 
 
 static ngx_int_t ngx_http_ai_trace_auth(ngx_conf_t *cf, ngx_str_t *text,
@@ -24,12 +29,13 @@ ngx_http_ai_trace_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_ai_trace_loc_conf_t *tlcf = conf;
 
-    ssize_t                         size;
+    ssize_t                         size, max;
     ngx_int_t                       n;
     ngx_str_t                      *value, s;
     ngx_uint_t                      i;
     ngx_http_ai_out_t               headers;
     ngx_http_ai_exporter_conf_t     e;
+    ngx_http_ai_log_main_conf_t    *lmcf;
     ngx_http_ai_trace_main_conf_t  *tmcf;
 
     if (tlcf->set) {
@@ -64,6 +70,7 @@ ngx_http_ai_trace_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     e.tls_verify = 1;
 
     tlcf->sample = NGX_HTTP_AI_TRACE_ALL;
+    max = 0;
 
     if (ngx_http_ai_out_init(&headers, cf->pool, 256) != NGX_OK) {
         return NGX_CONF_ERROR;
@@ -115,6 +122,28 @@ ngx_http_ai_trace_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
                 tlcf->parent = 0;
 
             } else {
+                goto invalid;
+            }
+
+            continue;
+        }
+
+        if (ngx_http_ai_conf_arg(&value[i], "content", &s)) {
+
+            if (ngx_http_ai_str_is(&s, "full")) {
+                tlcf->content = NGX_HTTP_AI_TRACE_CONTENT;
+
+            } else if (!ngx_http_ai_str_is(&s, "off")) {
+                goto invalid;
+            }
+
+            continue;
+        }
+
+        if (ngx_http_ai_conf_arg(&value[i], "max", &s)) {
+            max = ngx_parse_size(&s);
+
+            if (max == NGX_ERROR || max == 0) {
                 goto invalid;
             }
 
@@ -189,6 +218,23 @@ ngx_http_ai_trace_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
+    if (max && tlcf->content == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"max=\" of \"ai_trace\" needs "
+                           "\"content=full\"");
+        return NGX_CONF_ERROR;
+    }
+
+    if (tlcf->content) {
+
+        if (max) {
+            tlcf->content = max;
+        }
+
+        lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_log_module);
+        lmcf->content |= NGX_HTTP_AI_LOG_FULL;
+    }
+
     e.headers.data = headers.start;
     e.headers.len = headers.last - headers.start;
 
@@ -200,8 +246,9 @@ invalid:
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\" of \"ai_trace\", known are "
-                       "auth=, header=, service=, sample=, parent=, batch=, "
-                       "queue=, flush=, timeout=, tls_ca= and tls_verify=",
+                       "auth=, header=, service=, sample=, parent=, "
+                       "content=, max=, batch=, queue=, flush=, timeout=, "
+                       "tls_ca= and tls_verify=",
                        &value[i]);
 
     return NGX_CONF_ERROR;

@@ -551,6 +551,7 @@ ngx_http_ai_trace_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     if (!conf->set) {
         conf->exporter = prev->exporter;
         conf->sample = prev->sample;
+        conf->content = prev->content;
         conf->parent = prev->parent;
         conf->set = prev->set;
     }

@@ -14,6 +14,7 @@
 
 
 #include "ngx_http_ai_trace.h"
+#include "ngx_http_ai_log.h"
 
 
 #define NGX_HTTP_AI_SPAN_SERVER  "2"
@@ -48,6 +49,7 @@ static void ngx_http_ai_span_principal(ngx_http_ai_span_t *s);
 static void ngx_http_ai_span_custom(ngx_http_ai_span_t *s);
 static void ngx_http_ai_span_list(ngx_http_ai_out_t *out, ngx_str_t *name,
     ngx_str_t *value);
+static void ngx_http_ai_span_content(ngx_http_ai_span_t *s);
 static void ngx_http_ai_span_cost(ngx_http_ai_span_t *s);
 static void ngx_http_ai_span_events(ngx_http_ai_span_t *s, ngx_uint_t n);
 static void ngx_http_ai_span_attempt(ngx_http_ai_span_t *s, ngx_uint_t n,
@@ -190,6 +192,10 @@ ngx_http_ai_span_server(ngx_http_ai_span_t *s, ngx_uint_t n)
 
     ngx_http_ai_span_principal(s);
     ngx_http_ai_span_custom(s);
+
+    if (s->tlcf->content) {
+        ngx_http_ai_span_content(s);
+    }
 
     if (ctx->error != NGX_HTTP_AI_ERR_NONE) {
         ngx_http_ai_attr_plain(out, "error.type",
@@ -413,6 +419,35 @@ ngx_http_ai_span_list(ngx_http_ai_out_t *out, ngx_str_t *name,
     }
 
     ngx_http_ai_out_lit(out, "]}}}");
+}
+
+
+/* JSON in a string: attributes are no objects */
+
+static void
+ngx_http_ai_span_content(ngx_http_ai_span_t *s)
+{
+    ngx_http_ai_out_t   input, output;
+    ngx_http_ai_out_t  *out;
+
+    out = s->out;
+
+    ngx_http_ai_log_messages(s->request, s->ctx, s->tlcf->content, &input,
+                             &output);
+
+    if (input.start && !input.failed) {
+        ngx_http_ai_attr_head(out, "gen_ai.input.messages", "stringValue");
+        ngx_http_ai_out_lit(out, "\"");
+        ngx_http_ai_out_escaped(out, input.start, input.last - input.start);
+        ngx_http_ai_out_lit(out, "\"}}");
+    }
+
+    if (output.start && !output.failed) {
+        ngx_http_ai_attr_head(out, "gen_ai.output.messages", "stringValue");
+        ngx_http_ai_out_lit(out, "\"");
+        ngx_http_ai_out_escaped(out, output.start, output.last - output.start);
+        ngx_http_ai_out_lit(out, "\"}}");
+    }
 }
 
 
