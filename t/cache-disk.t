@@ -341,4 +341,12 @@ my ($rc, $said) = $gw->conf_test;
 ok $rc, 'the directory of another cache';
 like $said, qr/the same path name "[^"]+cache" used in/, '... is refused';
 
+# directories above it are made too
+
+{
+    my $gw = gateway("ai_cache_zone answers 2m disk=%%DIR%%/new/deep/cache:1m;");
+    ok(-d $gw->dir . '/new/deep/cache', 'the whole path is made');
+    $gw->finish;
+}
+
 done_testing();

@@ -538,37 +538,4 @@ for ('ai_provider openai { key $ai_no_such; }',
     like($out, qr/unknown "ai_no_such" variable/, '... names the variable');
 }
 
-
-# the examples
-
-for my $file (sort glob "$AI::Gateway::top/conf/examples/*.conf") {
-    my ($name) = $file =~ m{([^/]+)$};
-
-    open my $f, '<', $file or die "$file: $!";
-    my $text = do { local $/; <$f> };
-    close $f;
-
-    # the test's own paths for those of the examples
-    $gw->write_file('secret', "sk-test-0123456789\n");
-    $gw->write_file('keys.json', '[]');
-    $text =~ s{^\s*load_module\s+\S+;}{}mg;
-    $text =~ s{^\s*include\s+\S*modules\S*\.conf;}{}mg;
-    $text =~ s{^\s*(?:user|pid|error_log|worker_processes)\s[^;]*;}{}mg;
-    $text =~ s{file:/\S+?(?=[\s;])}{file:$dir/secret}g;
-    $text =~ s{(\bai_data\s+)/[^\s;]+}{$1$dir}g;
-    $text =~ s{^\s*ssl_\w+\s[^;]*;}{}mg;
-    $text =~ s{\blisten\s[^;]*;}{listen 127.0.0.1:%%PORT_0%%;}g;
-    $text =~ s{(access_log)\s+/\S+}{$1 $dir/access.log}g;
-    $text =~ s{(\bsnapshot=)/\S+/}{$1$dir/}g;
-
-    local $gw->{env} = { map { $_ => 'sk-test' }
-                         $text =~ /\benv:(\w+)/g };
-
-    $gw->write_conf($text);
-    unlink "$dir/conf_test.out";
-    my ($rc, $out) = $gw->conf_test;
-
-    is($rc, 0, "example $name") or diag($out);
-}
-
 done_testing();

@@ -65,6 +65,9 @@ ngx_http_ai_cache_disk_add(ngx_conf_t *cf, ngx_http_ai_cache_zone_t *zone)
 
     (void) ngx_cpystrn(path->name.data, zone->disk.data, zone->disk.len + 1);
 
+    /* nginx makes the last one; what fails here fails there, with a message */
+    (void) ngx_create_full_path(path->name.data, 0755);
+
     zone->disk = path->name;
     zone->on_disk = disk;
 
