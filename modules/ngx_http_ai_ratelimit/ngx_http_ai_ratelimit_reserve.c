@@ -392,7 +392,10 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     t->held = l->amounts;
 
     now = ngx_http_ai_zone_now();
-    ngx_http_ai_ticket_windows(t, now);
+
+    if (zone->kind != NGX_HTTP_AI_ZONE_LIMIT) {
+        ngx_http_ai_ticket_windows(t, now);
+    }
 
     if (zone->sh->nraises && ngx_http_ai_ticket_own(r->pool, t) != NGX_OK) {
         return NGX_ERROR;
