@@ -27,7 +27,7 @@
 
 static ngx_int_t ngx_http_ai_limit_fit(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_meters_t *meters, ngx_uint_t known, int64_t time,
-    ngx_http_ai_limit_t *limits, ngx_uint_t mask,
+    ngx_http_ai_limit_t *limits, ngx_uint_t mask, ngx_uint_t bound,
     ngx_http_ai_amounts_t *amounts, ngx_http_ai_amounts_t *taken,
     uint32_t *cut);
 static void ngx_http_ai_limit_hold(ngx_http_ai_limit_link_t *link,
@@ -101,7 +101,8 @@ ngx_http_ai_limit_reserve_of(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 {
     int64_t                    time, tokens, output;
     uint32_t                   i, k, hash, chain, *head;
-    ngx_uint_t                 m;
+    ngx_int_t                  rc;
+    ngx_uint_t                 m, bound;
     ngx_http_ai_meters_t      *meters, fresh;
     ngx_http_ai_amounts_t      taken;
     ngx_http_ai_limit_key_t   *kp;
@@ -110,6 +111,9 @@ ngx_http_ai_limit_reserve_of(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     hold->index = 0;
     hold->serial = 0;
     hold->cut = 0;
+
+    bound = mask & NGX_HTTP_AI_LIMIT_BOUND;
+    mask &= ~NGX_HTTP_AI_LIMIT_BOUND;
 
     time = ngx_http_ai_limit_time(st, now, 0);
 
@@ -149,10 +153,15 @@ ngx_http_ai_limit_reserve_of(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 
     ngx_memzero(&taken, sizeof(ngx_http_ai_amounts_t));
 
-    if (ngx_http_ai_limit_fit(st, meters, k != 0, time, limits, mask, amounts,
-                              &taken, &hold->cut)
-        != NGX_OK)
-    {
+    rc = ngx_http_ai_limit_fit(st, meters, k != 0, time, limits, mask, bound,
+                               amounts, &taken, &hold->cut);
+
+    if (rc == NGX_AGAIN) {
+        ngx_http_ai_limit_commit(st);
+        return NGX_HTTP_AI_LIMIT_SCARCE;
+    }
+
+    if (rc != NGX_OK) {
         (void) ngx_http_ai_limit_allowed(st, meters, limits, &taken, 1, now,
                                          refusal);
 
@@ -258,22 +267,23 @@ ngx_http_ai_limit_reserve_of(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 }
 
 
-/* NGX_OK: all of it may be taken */
+/* NGX_OK: all of it may be taken; NGX_AGAIN: it is a bound, too large */
 
 static ngx_inline ngx_int_t
 ngx_http_ai_limit_fit(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_meters_t *meters, ngx_uint_t known, int64_t time,
-    ngx_http_ai_limit_t *limits, ngx_uint_t mask,
+    ngx_http_ai_limit_t *limits, ngx_uint_t mask, ngx_uint_t bound,
     ngx_http_ai_amounts_t *amounts, ngx_http_ai_amounts_t *taken,
     uint32_t *cut)
 {
     int64_t               amount, fits;
     ngx_int_t             rc;
-    ngx_uint_t            m, bits, given;
+    ngx_uint_t            m, bits, given, scarce;
     ngx_http_ai_rate_t   *r;
     ngx_http_ai_slots_t  *slots;
 
     rc = NGX_OK;
+    scarce = 0;
 
     for (m = 0, bits = mask & NGX_HTTP_AI_LIMIT_RATE_BITS;
          bits;
@@ -305,6 +315,13 @@ ngx_http_ai_limit_fit(ngx_http_ai_limit_store_t *st,
         }
 
         amount = ngx_http_ai_amount(amounts->v[m]);
+
+        if (bound && m != NGX_HTTP_AI_METER_REQUESTS
+            && amount > (r->burst - r->used) / NGX_HTTP_AI_LIMIT_AMPLE)
+        {
+            scarce = 1;
+        }
+
         fits = ngx_http_ai_fits(r->limit, r->burst, r->used, amount, 1);
 
         if (fits < 0) {
@@ -365,7 +382,7 @@ ngx_http_ai_limit_fit(ngx_http_ai_limit_store_t *st,
         taken->v[m] = fits;
     }
 
-    return rc;
+    return scarce ? NGX_AGAIN : rc;
 }
 
 

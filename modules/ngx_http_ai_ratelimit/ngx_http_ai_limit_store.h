@@ -97,10 +97,20 @@ typedef enum {
     NGX_HTTP_AI_LIMIT_OK = 0,
     NGX_HTTP_AI_LIMIT_REFUSED,
     NGX_HTTP_AI_LIMIT_REPEATED,       /* the id holds already: same hold */
+    NGX_HTTP_AI_LIMIT_SCARCE,         /* too little is left for a bound */
     NGX_HTTP_AI_LIMIT_FULL,           /* no room for another key or hold, or
                                          for so long a key */
     NGX_HTTP_AI_LIMIT_GONE            /* the hold was reaped or settled */
 } ngx_http_ai_limit_e;
+
+
+/*
+ * With a mask: amounts of rates may be above what is needed, so more than
+ * that much of them has to be left, or nothing is taken and the caller counts.
+ */
+
+#define NGX_HTTP_AI_LIMIT_BOUND  ((ngx_uint_t) 1 << 16)
+#define NGX_HTTP_AI_LIMIT_AMPLE  8
 
 
 /* no time is long enough: the limit is 0 */
@@ -169,7 +179,8 @@ ngx_http_ai_limit_e ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_limit_t *limits, ngx_http_ai_amounts_t *amounts,
     ngx_http_ai_hold_t *hold, ngx_http_ai_limit_refusal_t *refusal);
 
-/* the same, for whoever knows which limits there are: a bit for each */
+/* the same, for whoever knows which limits there are: a bit for each, and
+ * perhaps BOUND */
 ngx_http_ai_limit_e ngx_http_ai_limit_reserve_of(
     ngx_http_ai_limit_store_t *st, ngx_str_t *key, u_char *id, uint64_t owner,
     int64_t now, int64_t deadline, ngx_http_ai_limit_t *limits,

@@ -272,6 +272,7 @@ typedef struct {
     unsigned                       taken:1;
     unsigned                       dry:1;
     unsigned                       shown:1;   /* states are good */
+    unsigned                       bound:1;   /* input was not counted */
 } ngx_http_ai_ticket_t;
 
 
@@ -282,6 +283,7 @@ typedef struct {
 
     ngx_http_ai_ticket_t          *tickets;
     ngx_uint_t                     n;
+    ngx_uint_t                     meters;    /* bits of all of them */
 
     int64_t                        input;     /* the estimate, tokens */
     int64_t                        output;
@@ -299,6 +301,8 @@ typedef struct {
     unsigned                       away:1;    /* Redis does not answer */
     unsigned                       dry:1;     /* would have been refused */
     unsigned                       running:1; /* in the queue */
+    unsigned                       shared:1;  /* a zone is of several nodes */
+    unsigned                       bound:1;   /* input is an upper bound */
 } ngx_http_ai_limited_t;
 
 

@@ -30,6 +30,7 @@ typedef struct {
 
 static ngx_int_t ngx_http_ai_limit_message(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_str_t *message, int64_t wait);
+static void ngx_http_ai_limit_unbound(ngx_http_ai_limited_t *l);
 static ngx_http_ai_limit_state_t *ngx_http_ai_limit_least(
     ngx_http_ai_limited_t *l, ngx_uint_t meters);
 static ngx_int_t ngx_http_ai_limit_triple(ngx_http_request_t *r,
@@ -286,6 +287,12 @@ ngx_http_ai_limit_header_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
     rlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_ratelimit_module);
 
+    if (rlcf->headers & (NGX_HTTP_AI_HEADERS_IETF
+                         |NGX_HTTP_AI_HEADERS_RATELIMIT))
+    {
+        ngx_http_ai_limit_unbound(l);
+    }
+
     if ((rlcf->headers & NGX_HTTP_AI_HEADERS_IETF)
         && ngx_http_ai_limit_ietf(r, l) != NGX_OK)
     {
@@ -306,6 +313,51 @@ ngx_http_ai_limit_header_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     }
 
     return NGX_OK;
+}
+
+
+/*
+ * What was taken for an input that nobody had counted is not what a client is
+ * told: by now the provider has.
+ */
+
+static void
+ngx_http_ai_limit_unbound(ngx_http_ai_limited_t *l)
+{
+    int64_t                     input, more;
+    ngx_uint_t                  i, m;
+    ngx_http_ai_ticket_t       *t;
+    ngx_http_ai_limit_state_t  *state;
+
+    input = 0;
+
+    if (l->ctx->usage_state != NGX_HTTP_AI_USAGE_NONE && !l->ctx->free) {
+        input = ngx_http_ai_usage_input(&l->ctx->usage);
+        input = ngx_min(ngx_max(input, 0), NGX_HTTP_AI_LIMIT_MOST / 4);
+    }
+
+    for (i = 0; i < l->n; i++) {
+        t = &l->tickets[i];
+
+        if (!t->bound || !t->taken) {
+            continue;
+        }
+
+        /* a header may be made twice */
+        t->bound = 0;
+
+        more = t->held.v[NGX_HTTP_AI_METER_INPUT] - input;
+
+        for (m = NGX_HTTP_AI_METER_TOKENS; m <= NGX_HTTP_AI_METER_INPUT; m++) {
+
+            if (t->meters & (ngx_uint_t) 1 << m) {
+                state = &t->states[m];
+
+                state->used = ngx_max(state->used - more, 0);
+                state->remaining = ngx_max(state->remaining + more, 0);
+            }
+        }
+    }
 }
 
 

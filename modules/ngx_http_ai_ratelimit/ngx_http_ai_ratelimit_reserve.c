@@ -21,7 +21,11 @@ static void ngx_http_ai_limit_granted(ngx_http_ai_limited_t *l,
     ngx_http_ai_ticket_t *t);
 static ngx_int_t ngx_http_ai_limit_go(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l);
-static ngx_uint_t ngx_http_ai_limit_needs_tokens(ngx_http_ai_limited_t *l);
+static void ngx_http_ai_limit_expect(ngx_http_request_t *r,
+    ngx_http_ai_limited_t *l);
+static void ngx_http_ai_limit_count(ngx_http_request_t *r,
+    ngx_http_ai_limited_t *l);
+static void ngx_http_ai_limit_sum(ngx_http_ai_limited_t *l);
 static void ngx_http_ai_limit_log(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t);
 
@@ -29,10 +33,9 @@ static void ngx_http_ai_limit_log(ngx_http_request_t *r,
 ngx_int_t
 ngx_http_ai_limit_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
-    ngx_int_t                           rc;
-    ngx_http_ai_limited_t              *l;
-    ngx_http_ai_ratelimit_loc_conf_t   *rlcf;
-    ngx_http_ai_ratelimit_main_conf_t  *rmcf;
+    ngx_int_t                          rc;
+    ngx_http_ai_limited_t             *l;
+    ngx_http_ai_ratelimit_loc_conf_t  *rlcf;
 
     rlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_ratelimit_module);
 
@@ -49,8 +52,6 @@ ngx_http_ai_limit_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     {
         return NGX_DECLINED;
     }
-
-    rmcf = ngx_http_get_module_main_conf(r, ngx_http_ai_ratelimit_module);
 
     l = ngx_pcalloc(r->pool, sizeof(ngx_http_ai_limited_t));
     if (l == NULL) {
@@ -81,23 +82,7 @@ ngx_http_ai_limit_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     ctx->ratelimit = l;
     ngx_http_ai_zone_id(l->id);
 
-    if (ngx_http_ai_limit_needs_tokens(l)) {
-        l->input = rmcf->api->input_estimate(ctx);
-        l->output = ngx_http_ai_output_estimate(rmcf, ctx);
-
-        if (ctx->price && ctx->price->image) {
-            (void) rmcf->api->images(ctx);
-        }
-    }
-
-    /* all of them, also those without a limit: a reaper needs to know the
-     * input */
-
-    ngx_http_ai_limit_amounts(ctx, l->input, l->output, &l->amounts);
-
-    l->amounts.v[NGX_HTTP_AI_METER_REQUESTS] = 1;
-    l->amounts.v[NGX_HTTP_AI_METER_CONCURRENT] = 1;
-    l->amounts.v[NGX_HTTP_AI_METER_Q_REQUESTS] = 1;
+    ngx_http_ai_limit_expect(r, l);
 
     l->deadline = (int64_t) ctx->patience + NGX_HTTP_AI_LIMIT_GRACE;
 
@@ -238,6 +223,7 @@ ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         t->dry = 0;
         t->shown = 0;
         t->passed = 0;
+        t->bound = 0;
         t->waiter = NULL;
         t->pending = NULL;
         t->step = NGX_HTTP_AI_LIMIT_TOPUP;
@@ -251,6 +237,8 @@ ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
         if (rc == NGX_OK) {
             l->n++;
+            l->meters |= t->meters;
+            l->shared |= (t->zone->redis != NULL);
         }
     }
 
@@ -258,24 +246,78 @@ ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 }
 
 
-static ngx_uint_t
-ngx_http_ai_limit_needs_tokens(ngx_http_ai_limited_t *l)
+/*
+ * A text has no more tokens than bytes.  Where rates have plenty left that is
+ * enough for a request which soon gets back what it did not need; quotas would
+ * keep what a request held that died.
+ */
+
+static void
+ngx_http_ai_limit_expect(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
 {
-    ngx_uint_t  i;
+    ngx_http_ai_ctx_t                  *ctx;
+    ngx_http_ai_ratelimit_main_conf_t  *rmcf;
 
-    if (l->ctx->op == NGX_HTTP_AI_OP_PASS
-        || l->ctx->op == NGX_HTTP_AI_OP_COUNT_TOKENS)
+    ctx = l->ctx;
+
+    if (!(l->meters & NGX_HTTP_AI_LIMIT_TOKENS)
+        || ctx->op == NGX_HTTP_AI_OP_PASS
+        || ctx->op == NGX_HTTP_AI_OP_COUNT_TOKENS)
     {
-        return 0;
+        ngx_http_ai_limit_sum(l);
+        return;
     }
 
-    for (i = 0; i < l->n; i++) {
-        if (l->tickets[i].meters & NGX_HTTP_AI_LIMIT_TOKENS) {
-            return 1;
-        }
+    rmcf = ngx_http_get_module_main_conf(r, ngx_http_ai_ratelimit_module);
+
+    l->output = ngx_http_ai_output_estimate(rmcf, ctx);
+
+    if (ctx->parsed && !ctx->stream && !l->shared
+        && !(l->meters & (ngx_http_ai_meter_bit(Q_TOKENS)
+                          |ngx_http_ai_meter_bit(Q_MONEY))))
+    {
+        l->bound = 1;
+        l->input = ctx->body.len;
+
+        ngx_http_ai_limit_sum(l);
+        return;
     }
 
-    return 0;
+    ngx_http_ai_limit_count(r, l);
+}
+
+
+static void
+ngx_http_ai_limit_count(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
+{
+    ngx_http_ai_ctx_t                  *ctx;
+    ngx_http_ai_ratelimit_main_conf_t  *rmcf;
+
+    rmcf = ngx_http_get_module_main_conf(r, ngx_http_ai_ratelimit_module);
+
+    ctx = l->ctx;
+
+    l->bound = 0;
+    l->input = rmcf->api->input_estimate(ctx);
+
+    if (ctx->price && ctx->price->image) {
+        (void) rmcf->api->images(ctx);
+    }
+
+    ngx_http_ai_limit_sum(l);
+}
+
+
+/* all meters, also those without a limit: a reaper needs to know the input */
+
+static void
+ngx_http_ai_limit_sum(ngx_http_ai_limited_t *l)
+{
+    ngx_http_ai_limit_amounts(l->ctx, l->input, l->output, &l->amounts);
+
+    l->amounts.v[NGX_HTTP_AI_METER_REQUESTS] = 1;
+    l->amounts.v[NGX_HTTP_AI_METER_CONCURRENT] = 1;
+    l->amounts.v[NGX_HTTP_AI_METER_Q_REQUESTS] = 1;
 }
 
 
@@ -348,10 +390,14 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         ctx->need_price = 1;
     }
 
+    t->bound = l->bound;
     t->held = l->amounts;
 
     now = ngx_http_ai_zone_now();
-    ngx_http_ai_ticket_windows(t, now);
+
+    if (zone->kind != NGX_HTTP_AI_ZONE_LIMIT) {
+        ngx_http_ai_ticket_windows(t, now);
+    }
 
     if (zone->sh->nraises && ngx_http_ai_ticket_own(r->pool, t) != NGX_OK) {
         return NGX_ERROR;
@@ -386,10 +432,21 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
     e = ngx_http_ai_limit_reserve_of(zone->store, &t->key, l->id,
                                      ngx_http_ai_zone_owner(), now,
-                                     now + l->deadline, t->limits, t->meters,
+                                     now + l->deadline, t->limits,
+                                     t->meters
+                                     | (t->bound ? NGX_HTTP_AI_LIMIT_BOUND
+                                                 : 0),
                                      &t->held, &t->hold, &l->refusal);
 
     *guess = t->hold.key;
+
+    if (e == NGX_HTTP_AI_LIMIT_SCARCE) {
+        ngx_http_ai_zone_unlock(zone);
+
+        ngx_http_ai_limit_count(r, l);
+
+        return ngx_http_ai_limit_take(r, l, t, show);
+    }
 
     if (show && t->hold.index) {
         ngx_http_ai_limit_left(zone->store, &t->hold, now, t->meters & show,

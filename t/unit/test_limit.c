@@ -666,6 +666,60 @@ test_slots(void)
 }
 
 
+/* amounts that may be too large */
+
+static void
+test_bound(void)
+{
+    u_char                 id[16];
+    ngx_str_t              s;
+    ngx_uint_t             mask;
+    ngx_http_ai_amounts_t  a;
+
+    fresh();
+    rate(M(REQUESTS), 2, 60000, 0);
+    rate(M(TOKENS), 1000, 60000, 0);
+
+    memset(&a, 0, sizeof(a));
+    a.v[M(REQUESTS)] = 1;
+    a.v[M(TOKENS)] = 120;
+
+    mask = 1 << M(REQUESTS) | 1 << M(TOKENS) | NGX_HTTP_AI_LIMIT_BOUND;
+    ngx_str_set(&s, "a");
+
+#define bound(n)                                                              \
+    (name(id, n), memset(&holds[n], 0, sizeof(holds[n])),                     \
+     ngx_http_ai_limit_reserve_of(st, &s, id, 1, T0, T0 + 30000, limits,      \
+                                  mask, &a, &holds[n], &refusal))
+
+    is_int(bound(0), NGX_HTTP_AI_LIMIT_OK, "a bound: eight times are there");
+    is_int(bound(1), NGX_HTTP_AI_LIMIT_SCARCE, "... too little is left");
+    is_int(holds[1].index, 0, "... nothing is taken");
+    is_int(holds[1].cut, 0, "... or cut");
+    peek("a", T0);
+    is_int(states[M(TOKENS)].held, 120, "... the first one is there");
+    is_int(states[M(REQUESTS)].used, 1, "... and its request");
+
+    a.v[M(TOKENS)] = 110;
+    is_int(bound(1), NGX_HTTP_AI_LIMIT_OK, "... 880 are left");
+    a.v[M(TOKENS)] = 10;
+    is_int(bound(2), NGX_HTTP_AI_LIMIT_REFUSED, "... no third request");
+    is_int(refusal.meter, M(REQUESTS), "... that is why");
+
+    settle1(0, T0, M(TOKENS), 5);
+    settle1(1, T0, M(TOKENS), 5);
+    peek("a", T0);
+    is_int(states[M(TOKENS)].used, 10, "... settled");
+
+    ngx_str_set(&s, "new");
+    a.v[M(TOKENS)] = 126;
+    is_int(bound(3), NGX_HTTP_AI_LIMIT_SCARCE, "... of a new key");
+    a.v[M(TOKENS)] = 5000;
+    is_int(bound(3), NGX_HTTP_AI_LIMIT_SCARCE, "... above the limit");
+    ok(ngx_http_ai_limit_check(st) == NULL, "... consistent");
+}
+
+
 static void
 test_topup(void)
 {
@@ -1489,6 +1543,7 @@ main(void)
     test_refund();
     test_windows();
     test_slots();
+    test_bound();
     test_topup();
     test_reap();
     test_full();

@@ -192,6 +192,43 @@ blocks(void)
 }
 
 
+/* limits take the bytes of a request for a bound */
+
+static void
+bound(void)
+{
+    char         text[64];
+    size_t       len;
+    ngx_uint_t   i, k, n, bad;
+
+    static char  *pieces[] = {
+        "a", "B", " ", "1", ".", "'s", "\\n", "\\\"", "\\u0041",
+        "\xc3\xa9", "\xd0\xbf", "\xc9\x90", "\xe4\xb8\x96",
+        "\xe1\x84\x80", "\xee\x80\x80", "\xf0\x9f\x99\x82",
+        "\xf4\x8f\xbf\xbf", "abcdefgh"
+    };
+
+    enum { npieces = sizeof(pieces) / sizeof(pieces[0]), most = 4 };
+
+    bad = 0;
+
+    for (n = 0; n < npieces * npieces * npieces * npieces; n++) {
+        len = 0;
+
+        for (i = 0, k = n; i < most; i++, k /= npieces) {
+            memcpy(text + len, pieces[k % npieces],
+                   strlen(pieces[k % npieces]));
+            len += strlen(pieces[k % npieces]);
+
+            bad += (ngx_http_ai_tokens_raw((u_char *) text, len)
+                    > 100 * len);
+        }
+    }
+
+    is_int(bad, 0, "no more tokens than bytes");
+}
+
+
 int
 main(void)
 {
@@ -219,6 +256,7 @@ main(void)
 
     prefixes();
     blocks();
+    bound();
     vectors();
 
     /* linear: twice the text is twice the count */
