@@ -229,6 +229,9 @@ ok($gw->wait_log(qr/ai log: \d+ lines for ".*pipe" were lost/),
 sysopen my $reader, "$dir/pipe", O_RDONLY | O_NONBLOCK or die "open: $!";
 sysopen my $second, "$dir/buffered", O_RDONLY | O_NONBLOCK or die "open: $!";
 
+# F_SETPIPE_SZ: room for all of it, however slow this machine is
+fcntl $_, 1031, 1 << 20 for $reader, $second;
+
 my %got = (pipe => '', buffered => '');
 
 sub drain {

@@ -138,7 +138,7 @@ ngx_http_ai_metrics_postconfiguration(ngx_conf_t *cf)
     }
 
     if (ngx_http_ai_metrics_zone(cf, mcf) != NGX_OK
-        || mcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_RESOLVE,
+        || mcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_AUTHORIZE,
                               ngx_http_ai_metrics_begin)
            != NGX_OK
         || mcf->api->add_hook(cf, NGX_HTTP_AI_STAGE_SETTLE,
