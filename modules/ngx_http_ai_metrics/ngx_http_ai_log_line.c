@@ -246,7 +246,10 @@ ngx_http_ai_log_record(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 
     t = ctx->trace;
 
-    if (t == NULL && ngx_http_ai_header_in(r, "traceparent")) {
+    if (t == NULL
+        && (ngx_http_ai_trace_exported(r)
+            || ngx_http_ai_header_in(r, "traceparent")))
+    {
         t = ngx_http_ai_trace_get(r, ctx);
     }
 

@@ -85,6 +85,9 @@ typedef struct {
 ngx_http_ai_trace_t *ngx_http_ai_trace_get(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
+/* are there spans of such requests? */
+ngx_uint_t ngx_http_ai_trace_exported(ngx_http_request_t *r);
+
 
 /* ngx_http_ai_trace_conf.c */
 

@@ -152,6 +152,17 @@ ngx_http_ai_trace_get(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 }
 
 
+ngx_uint_t
+ngx_http_ai_trace_exported(ngx_http_request_t *r)
+{
+    ngx_http_ai_trace_loc_conf_t  *tlcf;
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_trace_module);
+
+    return tlcf->exporter != NULL;
+}
+
+
 /* the context that the client has sent, or none */
 
 static ngx_int_t
