@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_ai_cache.h"
+#include "ngx_http_ai_cache_recent.h"
 
 
 #define NGX_HTTP_AI_CACHE_TTL_MAX  (10 * 365 * 24 * 3600)
@@ -325,21 +326,13 @@ ngx_http_ai_cache_control_word(ngx_http_ai_cached_t *c, u_char *p,
 static ngx_int_t
 ngx_http_ai_cache_make_key(ngx_http_ai_cached_t *c, ngx_str_t *scope)
 {
-    ngx_int_t                 rc;
-    ngx_http_ai_ctx_t        *ctx;
-    ngx_http_ai_error_t       err;
-    ngx_http_ai_cache_ask_t   ask;
+    uint64_t                 tag[2];
+    ngx_int_t                rc, recent;
+    ngx_http_ai_ctx_t       *ctx;
+    ngx_http_ai_error_t      err;
+    ngx_http_ai_cache_ask_t  ask;
 
     ctx = c->ctx;
-
-    ngx_memzero(&err, sizeof(ngx_http_ai_error_t));
-
-    rc = c->api->parse_body(ctx, &err);
-
-    if (rc != NGX_OK) {
-        /* a limit is for those to tell who need the whole tree */
-        return rc;
-    }
 
     ask.dialect = ctx->dialect;
     ask.op = ctx->op;
@@ -350,6 +343,26 @@ ngx_http_ai_cache_make_key(ngx_http_ai_cached_t *c, ngx_str_t *scope)
 
     if (ngx_http_ai_cache_vary(c, &ask.vary) != NGX_OK) {
         return NGX_ERROR;
+    }
+
+    recent = ngx_http_ai_cache_recent_find(c->request->pool, &ask, &ctx->body,
+                                           tag, &c->key);
+
+    if (recent == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    if (recent == NGX_OK) {
+        return (c->key.deterministic || c->conf->any) ? NGX_OK : NGX_DECLINED;
+    }
+
+    ngx_memzero(&err, sizeof(ngx_http_ai_error_t));
+
+    rc = c->api->parse_body(ctx, &err);
+
+    if (rc != NGX_OK) {
+        /* a limit is for those to tell who need the whole tree */
+        return rc;
     }
 
     rc = ngx_http_ai_cache_key(c->request->pool, &ask, &c->key);
@@ -363,15 +376,19 @@ ngx_http_ai_cache_make_key(ngx_http_ai_cached_t *c, ngx_str_t *scope)
         return rc;
     }
 
-    if (!c->key.deterministic && !c->conf->any) {
-        return NGX_DECLINED;
-    }
-
     if (ctx->op == NGX_HTTP_AI_OP_EMBEDDINGS) {
-        return ngx_http_ai_cache_inputs(c, &ask);
+        rc = ngx_http_ai_cache_inputs(c, &ask);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
     }
 
-    return NGX_OK;
+    if (recent == NGX_DECLINED && c->inputs == NULL) {
+        ngx_http_ai_cache_recent_keep(tag, &c->key);
+    }
+
+    return (c->key.deterministic || c->conf->any) ? NGX_OK : NGX_DECLINED;
 }
 
 
