@@ -27,8 +27,7 @@ static ngx_int_t ngx_http_ai_cache_make_key(ngx_http_ai_cached_t *c,
     ngx_str_t *scope);
 static ngx_int_t ngx_http_ai_cache_vary(ngx_http_ai_cached_t *c,
     ngx_str_t *vary);
-static ngx_int_t ngx_http_ai_cache_fill(ngx_http_ai_cached_t *c,
-    ngx_str_t *scope);
+static ngx_int_t ngx_http_ai_cache_fill(ngx_http_ai_cached_t *c);
 static ngx_int_t ngx_http_ai_cache_pass(ngx_http_ai_cached_t *c);
 static ngx_uint_t ngx_http_ai_cache_capped(ngx_http_ai_cached_t *c);
 
@@ -89,7 +88,7 @@ ngx_http_ai_cache_prepare(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     }
 
     if (rc == NGX_OK) {
-        rc = ngx_http_ai_cache_fill(c, &scope);
+        rc = ngx_http_ai_cache_fill(c);
     }
 
     if (rc == NGX_DECLINED) {
@@ -332,6 +331,8 @@ ngx_http_ai_cache_make_key(ngx_http_ai_cached_t *c, ngx_str_t *scope)
     ngx_http_ai_error_t      err;
     ngx_http_ai_cache_ask_t  ask;
 
+    static ngx_str_t         global = ngx_string("global");
+
     ctx = c->ctx;
 
     ask.dialect = ctx->dialect;
@@ -375,6 +376,13 @@ ngx_http_ai_cache_make_key(ngx_http_ai_cached_t *c, ngx_str_t *scope)
     if (rc != NGX_OK) {
         return rc;
     }
+
+    if (c->use->scope == NULL) {
+        scope = &global;
+    }
+
+    c->key.scope = ngx_http_ai_cache_hash(scope->data, scope->len);
+    c->key.model = ngx_http_ai_cache_hash(ask.model.data, ask.model.len);
 
     if (ctx->op == NGX_HTTP_AI_OP_EMBEDDINGS) {
         rc = ngx_http_ai_cache_inputs(c, &ask);
@@ -485,28 +493,20 @@ ngx_http_ai_cache_vary(ngx_http_ai_cached_t *c, ngx_str_t *vary)
 
 
 static ngx_int_t
-ngx_http_ai_cache_fill(ngx_http_ai_cached_t *c, ngx_str_t *scope)
+ngx_http_ai_cache_fill(ngx_http_ai_cached_t *c)
 {
-    ngx_str_t                  tag, *model;
+    ngx_str_t                  tag;
     ngx_uint_t                 i;
     ngx_http_ai_ctx_t         *ctx;
     ngx_http_ai_cache_meta_t  *meta;
-
-    static ngx_str_t           global = ngx_string("global");
 
     ctx = c->ctx;
     meta = &c->meta;
 
     ngx_memcpy(meta->id, c->key.id, NGX_HTTP_AI_CACHE_ID);
 
-    if (c->use->scope == NULL) {
-        scope = &global;
-    }
-
-    model = ctx->model.len ? &ctx->model : &ctx->request_model;
-
-    meta->scope = ngx_http_ai_cache_hash(scope->data, scope->len);
-    meta->model = ngx_http_ai_cache_hash(model->data, model->len);
+    meta->scope = c->key.scope;
+    meta->model = c->key.model;
     meta->created = ngx_http_ai_cache_now();
     meta->op = ctx->op;
     meta->stream = ctx->stream;
