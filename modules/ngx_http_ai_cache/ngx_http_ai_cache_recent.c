@@ -40,7 +40,7 @@ typedef struct {
 } ngx_http_ai_cache_recent_head_t;
 
 
-static ngx_int_t ngx_http_ai_cache_recent_init(void);
+static ngx_int_t ngx_http_ai_cache_recent_init(ngx_log_t *log);
 
 
 static ngx_http_ai_cache_recent_t  *ngx_http_ai_cache_recents;
@@ -61,7 +61,7 @@ ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
     ngx_http_ai_cache_recent_head_t   head;
 
     if (ngx_http_ai_cache_recents == NULL
-        && ngx_http_ai_cache_recent_init() != NGX_OK)
+        && ngx_http_ai_cache_recent_init(pool->log) != NGX_OK)
     {
         return NGX_ABORT;
     }
@@ -121,7 +121,7 @@ ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
 
 
 static ngx_int_t
-ngx_http_ai_cache_recent_init(void)
+ngx_http_ai_cache_recent_init(ngx_log_t *log)
 {
     /* of each worker: the master serves no requests */
 
@@ -134,7 +134,7 @@ ngx_http_ai_cache_recent_init(void)
 
     ngx_http_ai_cache_recents = ngx_calloc(NGX_HTTP_AI_CACHE_RECENT_SLOTS
                                        * sizeof(ngx_http_ai_cache_recent_t),
-                                       ngx_cycle->log);
+                                       log);
 
     return ngx_http_ai_cache_recents ? NGX_OK : NGX_ERROR;
 }
