@@ -730,6 +730,7 @@ sub normal {
 
     $body =~ s/"\Q$id\E"/"id"/g if defined $id;
     $body =~ s/"created":\s*\d+/"created":0/g;
+    $body =~ s/"request_id":"req_\w+"/"request_id":""/;
     $body =~ s/("type":"message_start".*?"usage":)\{.*?\}\}\}/$1/;
 
     return "$r->{status} $body";
