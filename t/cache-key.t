@@ -53,6 +53,10 @@ END
     location /v1/     { ai_pass model direct=on; }
     location /tenant/ { ai_pass model; ai_cache answers ttl=10m
                         scope=$http_x_tenant; }
+    location /sure/   { ai_pass model; ai_cache_any off; }
+    location /small/  { ai_pass model; ai_max_nodes 64; }
+    location /vary/   { ai_pass model; ai_cache answers ttl=10m scope=global
+                        vary=$http_x_vary; }
 END
 
 my $client = $gw->client;
@@ -164,6 +168,53 @@ sub text {
     return $j->{choices} ? $j->{choices}[0]{message}{content}
                          : $j->{content}[0]{text};
 }
+
+# the same bytes, which a worker knows without reading them: all else counts
+
+{
+    my $body = '{"model":"m","max_tokens":50,"temperature":0.5,"messages":['
+               . '{"role":"user","content":"the same bytes"},'
+               . '{"role":"assistant","content":"again?"},' x 15
+               . '{"role":"user","content":"again"}]}';
+
+    # more of them than workers, so that each has seen some
+
+    my $twice = sub {
+        my ($first, $name, @args) = @_;
+
+        is_state(post(@args), $first, "$name: the first time");
+        is_state(post(@args), $first eq 'MISS' ? 'HIT' : $first, '... again')
+            for 1 .. 3;
+    };
+
+    $twice->('MISS', 'the same bytes', $openai, $body);
+
+    (my $other = $body) =~ s/again"/agaim"/;
+    $twice->('MISS', 'one byte of the body', $openai, $other);
+
+    $twice->('MISS', 'a header', $openai, $body, 'openai-beta' => 'x');
+    $twice->('MISS', 'another value', $openai, $body, 'openai-beta' => 'y');
+    $twice->('MISS', 'a tenant', '/tenant/chat/completions', $body,
+             'X-Tenant' => 'a');
+    $twice->('MISS', 'another tenant', '/tenant/chat/completions', $body,
+             'X-Tenant' => 'b');
+    $twice->('MISS', 'vary', '/vary/chat/completions', $body,
+             'X-Vary' => '1');
+    $twice->('MISS', 'another value', '/vary/chat/completions', $body,
+             'X-Vary' => '2');
+    $twice->('MISS', 'another operation', '/v1/completions', $body);
+
+    $twice->('HIT', 'the other dialect', $anthropic, $body);
+    $twice->('HIT', 'no value of vary', '/vary/chat/completions', $body);
+
+    $twice->('BYPASS', 'a location for temperature 0 only',
+             '/sure/chat/completions', $body);
+    $twice->('BYPASS', 'a location where it has too many values',
+             '/small/chat/completions', $body);
+
+    $twice->('HIT', 'the same bytes', $openai, $body);
+}
+
 
 # 10,000 requests of 100 tenants, which all have the same 20 questions: what
 # comes back is what the tenant has got before

@@ -716,6 +716,56 @@ for my $case ([ '/v1/embeddings', { model => 'e', input => 'text' } ],
 }
 
 
+# chunks of a stream, not all of which begin alike
+
+{
+    my ($id, $time) = ('chatcmpl-0123456789', 1700000000);
+    my $dir = $gw->dir;
+    my $head = qq({"id":"$id","object":"chat.completion.chunk",)
+               . qq("created":$time,"model":"m",);
+    my $text = qq(\\"$id\\" \\"created\\":$time);
+    my @deltas = ('{"role":"assistant","content":""}', '{"content":"a"}',
+                  qq({"content":"$text"}), '{"content":"b"}');
+    my $choice = '"choices":[{"index":0,"delta":%s,"finish_reason":%s}]';
+
+    my @events = map { $head . sprintf($choice, $_, 'null') } @deltas;
+    push @events, '{' . sprintf($choice, '{"content":"c"}', 'null')
+                  . qq(, "created" : $time,"id" :"$id","model":"m"}),
+                  $head . sprintf($choice, '{}', '"stop"');
+    $_ .= '}' for @events[0 .. 3, 5];
+
+    for my $order (0, 1) {
+        $gw->write_file('chunks.sse', join('', map { "data: $_\n\n" }
+                                               @events, '[DONE]'));
+        chmod 0644, "$dir/chunks.sse";
+        $p->set(file => "$dir/chunks.sse", type => 'text/event-stream');
+        $q++;
+
+        my ($miss, $hit) = map { ask('/v1', 'm', stream => $true) } 0, 1;
+
+        is_state($miss, 'MISS', "chunks, order $order: asked for");
+        is_state($hit, 'HIT', '... a hit');
+
+        my ($new) = $hit->{body} =~ /"id" ?:"([^"]+)"/;
+        my ($now) = $hit->{body} =~ /"created" ?: ?(\d+)/;
+
+        isnt($new, $id, '... has another id');
+        cmp_ok(abs($now - time()), '<', 100, '... the time is that of now');
+
+        my $expected = $miss->{body};
+        $expected =~ s/"id"( ?):"$id"/"id"$1:"$new"/g;
+        $expected =~ s/"created"( ?):( ?)$time/"created"$1:$2$now/g;
+
+        is($hit->{body}, $expected, '... in all chunks, and nowhere else');
+
+        # the one that differs is the first
+        @events = @events[4, 0 .. 3, 5];
+    }
+
+    $p->set(file => undef);
+}
+
+
 # recordings: as without a cache, in each dialect and mode
 
 sub normal {

@@ -14,7 +14,7 @@
 
 
 #include "ngx_http_ai_auth_record.h"
-#include "ngx_http_ai_auth_siphash.h"
+#include "ngx_http_ai_siphash.h"
 
 #include <openssl/crypto.h>
 #include <openssl/rand.h>

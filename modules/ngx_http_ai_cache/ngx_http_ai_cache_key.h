@@ -47,6 +47,8 @@ typedef struct {
 typedef struct {
     u_char                     id[NGX_HTTP_AI_CACHE_ID_LEN];
     const char                *why;           /* of NGX_DECLINED */
+    uint64_t                   scope;         /* hashes for purges, set by */
+    uint64_t                   model;         /* ... whoever needs them */
     unsigned                   exact:1;       /* has members that no other
                                                  dialect can tell: an answer
                                                  for the same dialect and mode;

@@ -5,6 +5,7 @@
 
 
 #include "ngx_http_ai_cache.h"
+#include "ngx_http_ai_cache_recent.h"
 
 
 static ngx_int_t ngx_http_ai_cache_preconfiguration(ngx_conf_t *cf);
@@ -305,7 +306,6 @@ ngx_http_ai_cache_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
         if (conf->uses) {
             cmcf->used = 1;
-            cmcf->api->parse_whole(cf);
         }
     }
 
@@ -342,6 +342,7 @@ ngx_http_ai_cache_exit_process(ngx_cycle_t *cycle)
     }
 
     ngx_http_ai_cache_key_exit();
+    ngx_http_ai_cache_recent_exit();
 }
 
 

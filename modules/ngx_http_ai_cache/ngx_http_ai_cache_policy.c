@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_ai_cache.h"
+#include "ngx_http_ai_cache_recent.h"
 
 
 #define NGX_HTTP_AI_CACHE_TTL_MAX  (10 * 365 * 24 * 3600)
@@ -26,8 +27,7 @@ static ngx_int_t ngx_http_ai_cache_make_key(ngx_http_ai_cached_t *c,
     ngx_str_t *scope);
 static ngx_int_t ngx_http_ai_cache_vary(ngx_http_ai_cached_t *c,
     ngx_str_t *vary);
-static ngx_int_t ngx_http_ai_cache_fill(ngx_http_ai_cached_t *c,
-    ngx_str_t *scope);
+static ngx_int_t ngx_http_ai_cache_fill(ngx_http_ai_cached_t *c);
 static ngx_int_t ngx_http_ai_cache_pass(ngx_http_ai_cached_t *c);
 static ngx_uint_t ngx_http_ai_cache_capped(ngx_http_ai_cached_t *c);
 
@@ -88,7 +88,7 @@ ngx_http_ai_cache_prepare(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     }
 
     if (rc == NGX_OK) {
-        rc = ngx_http_ai_cache_fill(c, &scope);
+        rc = ngx_http_ai_cache_fill(c);
     }
 
     if (rc == NGX_DECLINED) {
@@ -325,21 +325,15 @@ ngx_http_ai_cache_control_word(ngx_http_ai_cached_t *c, u_char *p,
 static ngx_int_t
 ngx_http_ai_cache_make_key(ngx_http_ai_cached_t *c, ngx_str_t *scope)
 {
-    ngx_int_t                 rc;
-    ngx_http_ai_ctx_t        *ctx;
-    ngx_http_ai_error_t       err;
-    ngx_http_ai_cache_ask_t   ask;
+    uint64_t                 tag[2];
+    ngx_int_t                rc, recent;
+    ngx_http_ai_ctx_t       *ctx;
+    ngx_http_ai_error_t      err;
+    ngx_http_ai_cache_ask_t  ask;
+
+    static ngx_str_t         global = ngx_string("global");
 
     ctx = c->ctx;
-
-    ngx_memzero(&err, sizeof(ngx_http_ai_error_t));
-
-    rc = c->api->parse_body(ctx, &err);
-
-    if (rc != NGX_OK) {
-        /* a limit is for those to tell who need the whole tree */
-        return rc;
-    }
 
     ask.dialect = ctx->dialect;
     ask.op = ctx->op;
@@ -350,6 +344,26 @@ ngx_http_ai_cache_make_key(ngx_http_ai_cached_t *c, ngx_str_t *scope)
 
     if (ngx_http_ai_cache_vary(c, &ask.vary) != NGX_OK) {
         return NGX_ERROR;
+    }
+
+    recent = ngx_http_ai_cache_recent_find(c->request->pool, &ask, &ctx->body,
+                                           tag, &c->key);
+
+    if (recent == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    if (recent == NGX_OK) {
+        return (c->key.deterministic || c->conf->any) ? NGX_OK : NGX_DECLINED;
+    }
+
+    ngx_memzero(&err, sizeof(ngx_http_ai_error_t));
+
+    rc = c->api->parse_body(ctx, &err);
+
+    if (rc != NGX_OK) {
+        /* a limit is for those to tell who need the whole tree */
+        return rc;
     }
 
     rc = ngx_http_ai_cache_key(c->request->pool, &ask, &c->key);
@@ -363,15 +377,26 @@ ngx_http_ai_cache_make_key(ngx_http_ai_cached_t *c, ngx_str_t *scope)
         return rc;
     }
 
-    if (!c->key.deterministic && !c->conf->any) {
-        return NGX_DECLINED;
+    if (c->use->scope == NULL) {
+        scope = &global;
     }
+
+    c->key.scope = ngx_http_ai_cache_hash(scope->data, scope->len);
+    c->key.model = ngx_http_ai_cache_hash(ask.model.data, ask.model.len);
 
     if (ctx->op == NGX_HTTP_AI_OP_EMBEDDINGS) {
-        return ngx_http_ai_cache_inputs(c, &ask);
+        rc = ngx_http_ai_cache_inputs(c, &ask);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
     }
 
-    return NGX_OK;
+    if (recent == NGX_DECLINED && c->inputs == NULL) {
+        ngx_http_ai_cache_recent_keep(tag, &c->key);
+    }
+
+    return (c->key.deterministic || c->conf->any) ? NGX_OK : NGX_DECLINED;
 }
 
 
@@ -468,28 +493,20 @@ ngx_http_ai_cache_vary(ngx_http_ai_cached_t *c, ngx_str_t *vary)
 
 
 static ngx_int_t
-ngx_http_ai_cache_fill(ngx_http_ai_cached_t *c, ngx_str_t *scope)
+ngx_http_ai_cache_fill(ngx_http_ai_cached_t *c)
 {
-    ngx_str_t                  tag, *model;
+    ngx_str_t                  tag;
     ngx_uint_t                 i;
     ngx_http_ai_ctx_t         *ctx;
     ngx_http_ai_cache_meta_t  *meta;
-
-    static ngx_str_t           global = ngx_string("global");
 
     ctx = c->ctx;
     meta = &c->meta;
 
     ngx_memcpy(meta->id, c->key.id, NGX_HTTP_AI_CACHE_ID);
 
-    if (c->use->scope == NULL) {
-        scope = &global;
-    }
-
-    model = ctx->model.len ? &ctx->model : &ctx->request_model;
-
-    meta->scope = ngx_http_ai_cache_hash(scope->data, scope->len);
-    meta->model = ngx_http_ai_cache_hash(model->data, model->len);
+    meta->scope = c->key.scope;
+    meta->model = c->key.model;
     meta->created = ngx_http_ai_cache_now();
     meta->op = ctx->op;
     meta->stream = ctx->stream;

@@ -11,13 +11,35 @@
 
 
 /* an id that is shorter may be some other text as well */
-#define NGX_HTTP_AI_CACHE_ID_MIN  8
+#define NGX_HTTP_AI_CACHE_ID_MIN    8
+#define NGX_HTTP_AI_CACHE_ID_MAX    128
+
+/* of a chunk up to the second of both */
+#define NGX_HTTP_AI_CACHE_HEAD_MAX  256
+
+
+typedef struct {
+    ngx_str_t                  id;            /* len 0: none */
+    ngx_str_t                  created;
+    u_char                     old_id[NGX_HTTP_AI_CACHE_ID_MAX];
+    u_char                     old_created[NGX_TIME_T_LEN];
+} ngx_http_ai_cache_names_t;
 
 
 static ngx_int_t ngx_http_ai_cache_first(ngx_str_t *data, ngx_str_t *text);
-static void ngx_http_ai_cache_new_id(ngx_str_t *id, u_char *last);
-static void ngx_http_ai_cache_new_time(ngx_str_t *text, u_char *created,
-    u_char *last);
+static ngx_int_t ngx_http_ai_cache_names(ngx_http_ai_cached_t *c,
+    ngx_str_t *text, ngx_http_ai_cache_names_t *names);
+static ngx_int_t ngx_http_ai_cache_names_first(ngx_str_t *text,
+    ngx_uint_t created, ngx_http_ai_cache_names_t *names);
+static ngx_int_t ngx_http_ai_cache_plain(u_char *p, u_char *last,
+    ngx_str_t *s);
+static ngx_int_t ngx_http_ai_cache_names_parse(ngx_http_ai_cached_t *c,
+    ngx_str_t *text, ngx_http_ai_cache_names_t *names);
+static void ngx_http_ai_cache_new_id(ngx_str_t *id);
+static void ngx_http_ai_cache_renew_chunks(ngx_http_ai_cache_names_t *names,
+    ngx_str_t *old, u_char *start, u_char *p, u_char *last);
+static void ngx_http_ai_cache_renew_line(ngx_http_ai_cache_names_t *names,
+    u_char *p, u_char *last);
 static u_char *ngx_http_ai_cache_member(u_char *p, u_char *last,
     const char *name, size_t len);
 static u_char *ngx_http_ai_cache_mem(u_char *p, u_char *last,
@@ -34,69 +56,74 @@ static u_char *ngx_http_ai_cache_mem(u_char *p, u_char *last,
 void
 ngx_http_ai_cache_renew(ngx_http_ai_cached_t *c, ngx_str_t *data)
 {
-    size_t                    n;
-    u_char                   *last, created[NGX_TIME_T_LEN];
-    ngx_str_t                 text, id;
-    ngx_uint_t                i, obj;
-    ngx_http_ai_json_t        j;
-    ngx_http_ai_json_node_t   nodes[64];
+    size_t                      n;
+    u_char                     *end, head[NGX_HTTP_AI_CACHE_HEAD_MAX];
+    u_char                      created[NGX_TIME_T_LEN];
+    ngx_str_t                   text, old;
+    ngx_http_ai_cache_names_t   names;
 
     if (c->ctx->op == NGX_HTTP_AI_OP_EMBEDDINGS) {
         /* has neither */
         return;
     }
 
-    last = data->data + data->len;
     text = *data;
 
     if (c->ctx->stream && ngx_http_ai_cache_first(data, &text) != NGX_OK) {
         return;
     }
 
-    ngx_memzero(&j, sizeof(ngx_http_ai_json_t));
-
-    j.pool = c->request->pool;
-    j.nodes = nodes;
-    j.nalloc = 64;
-    j.shallow = c->ctx->stream ? 2 : 1;
-
-    if (ngx_http_ai_json_parse(&j, text.data, text.len) != NGX_OK) {
+    if (ngx_http_ai_cache_names(c, &text, &names) != NGX_OK) {
         return;
     }
 
-    /* Anthropic's "message_start" has it inside */
-
-    obj = ngx_http_ai_json_member(&j, 0, "message");
-
-    if (obj == NGX_HTTP_AI_JSON_NONE) {
-        obj = 0;
+    if (names.id.len < NGX_HTTP_AI_CACHE_ID_MIN
+        || names.id.len > NGX_HTTP_AI_CACHE_ID_MAX)
+    {
+        names.id.len = 0;
     }
 
-    i = ngx_http_ai_json_member(&j, obj, "id");
-
-    if (ngx_http_ai_json_type(&j, i) == NGX_HTTP_AI_JSON_STRING) {
-        id = ngx_http_ai_json_raw(&j, i);
-        ngx_http_ai_cache_new_id(&id, c->ctx->stream ? last : NULL);
-    }
-
-    i = ngx_http_ai_json_member(&j, 0, "created");
-
-    if (ngx_http_ai_json_type(&j, i) != NGX_HTTP_AI_JSON_NUMBER) {
-        return;
-    }
-
-    text = ngx_http_ai_json_raw(&j, i);
     n = ngx_sprintf(created, "%T", ngx_time()) - created;
 
-    if (text.len != n) {
+    if (names.created.len != n) {
+        names.created.len = 0;
+    }
+
+    end = text.data;
+
+    if (names.id.len) {
+        end = names.id.data + names.id.len;
+    }
+
+    if (names.created.len && names.created.data + n > end) {
+        end = names.created.data + n;
+    }
+
+    if (end == text.data) {
         return;
+    }
+
+    old.len = 0;
+    old.data = head;
+
+    if (c->ctx->stream && end - text.data <= NGX_HTTP_AI_CACHE_HEAD_MAX) {
+        old.len = end - text.data;
+        ngx_memcpy(head, text.data, old.len);
+    }
+
+    if (names.id.len) {
+        ngx_memcpy(names.old_id, names.id.data, names.id.len);
+        ngx_http_ai_cache_new_id(&names.id);
+    }
+
+    if (names.created.len) {
+        ngx_memcpy(names.old_created, names.created.data, n);
+        ngx_memcpy(names.created.data, created, n);
     }
 
     if (c->ctx->stream) {
-        ngx_http_ai_cache_new_time(&text, created, last);
-
-    } else {
-        ngx_memcpy(text.data, created, n);
+        ngx_http_ai_cache_renew_chunks(&names, &old, text.data, end,
+                                       data->data + data->len);
     }
 }
 
@@ -131,23 +158,173 @@ ngx_http_ai_cache_first(ngx_str_t *data, ngx_str_t *text)
 }
 
 
-/* what is behind its prefix ("chatcmpl-", "msg_") is drawn anew, the same up
- * to "last" */
+static ngx_int_t
+ngx_http_ai_cache_names(ngx_http_ai_cached_t *c, ngx_str_t *text,
+    ngx_http_ai_cache_names_t *names)
+{
+    ngx_uint_t  created;
+
+    created = !ngx_http_ai_str_is(&c->ctx->dialect->name, "anthropic");
+
+    if (ngx_http_ai_cache_names_first(text, created, names) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    return ngx_http_ai_cache_names_parse(c, text, names);
+}
+
+
+/* of an object that begins with them, as it does most often: the long texts
+ * are behind */
+
+static ngx_int_t
+ngx_http_ai_cache_names_first(ngx_str_t *text, ngx_uint_t created,
+    ngx_http_ai_cache_names_t *names)
+{
+    u_char     *p, *last;
+    ngx_str_t   key, value;
+
+    last = text->data + text->len;
+
+    ngx_str_null(&names->id);
+    ngx_str_null(&names->created);
+
+    p = ngx_http_ai_json_skip_space(text->data, last);
+
+    if (p == last || *p != '{') {
+        return NGX_DECLINED;
+    }
+
+    do {
+        p = ngx_http_ai_json_skip_space(p + 1, last);
+
+        if (ngx_http_ai_cache_plain(p, last, &key) != NGX_OK) {
+            return NGX_DECLINED;
+        }
+
+        p = ngx_http_ai_json_skip_space(key.data + key.len + 1, last);
+
+        if (p == last || *p != ':') {
+            return NGX_DECLINED;
+        }
+
+        p = ngx_http_ai_json_skip_space(p + 1, last);
+
+        if (ngx_http_ai_cache_plain(p, last, &value) == NGX_OK) {
+
+            if (ngx_http_ai_str_is(&key, "id")) {
+                names->id = value;
+            }
+
+            p = value.data + value.len + 1;
+
+        } else {
+            value.data = p;
+
+            while (p < last && *p >= '0' && *p <= '9') {
+                p++;
+            }
+
+            value.len = p - value.data;
+
+            if (ngx_http_ai_str_is(&key, "created")) {
+                names->created = value;
+            }
+        }
+
+        if (names->id.len && (names->created.len || !created)) {
+            return NGX_OK;
+        }
+
+        p = ngx_http_ai_json_skip_space(p, last);
+
+    } while (p < last && *p == ',');
+
+    return NGX_DECLINED;
+}
+
+
+/* a string in which nothing is escaped */
+
+static ngx_int_t
+ngx_http_ai_cache_plain(u_char *p, u_char *last, ngx_str_t *s)
+{
+    u_char  *end;
+
+    if (p == last || *p != '"') {
+        return NGX_DECLINED;
+    }
+
+    p++;
+    end = memchr(p, '"', last - p);
+
+    if (end == NULL || memchr(p, '\\', end - p)) {
+        return NGX_DECLINED;
+    }
+
+    s->data = p;
+    s->len = end - p;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_ai_cache_names_parse(ngx_http_ai_cached_t *c, ngx_str_t *text,
+    ngx_http_ai_cache_names_t *names)
+{
+    ngx_uint_t                i, obj;
+    ngx_http_ai_json_t        j;
+    ngx_http_ai_json_node_t   nodes[64];
+
+    ngx_str_null(&names->id);
+    ngx_str_null(&names->created);
+
+    ngx_memzero(&j, sizeof(ngx_http_ai_json_t));
+
+    j.pool = c->request->pool;
+    j.nodes = nodes;
+    j.nalloc = 64;
+    j.shallow = c->ctx->stream ? 2 : 1;
+
+    if (ngx_http_ai_json_parse(&j, text->data, text->len) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    /* Anthropic's "message_start" has it inside */
+
+    obj = ngx_http_ai_json_member(&j, 0, "message");
+
+    if (obj == NGX_HTTP_AI_JSON_NONE) {
+        obj = 0;
+    }
+
+    i = ngx_http_ai_json_member(&j, obj, "id");
+
+    if (ngx_http_ai_json_type(&j, i) == NGX_HTTP_AI_JSON_STRING) {
+        names->id = ngx_http_ai_json_raw(&j, i);
+    }
+
+    i = ngx_http_ai_json_member(&j, 0, "created");
+
+    if (ngx_http_ai_json_type(&j, i) == NGX_HTTP_AI_JSON_NUMBER) {
+        names->created = ngx_http_ai_json_raw(&j, i);
+    }
+
+    return NGX_OK;
+}
+
+
+/* what is behind its prefix ("chatcmpl-", "msg_") is drawn anew */
 
 static void
-ngx_http_ai_cache_new_id(ngx_str_t *id, u_char *last)
+ngx_http_ai_cache_new_id(ngx_str_t *id)
 {
-    u_char      *p, *end, old[128];
+    u_char      *p, *end;
     uint32_t     n;
     ngx_uint_t   left;
 
     static u_char  hex[] = "0123456789abcdef";
-
-    if (id->len < NGX_HTTP_AI_CACHE_ID_MIN || id->len > sizeof(old)) {
-        return;
-    }
-
-    ngx_memcpy(old, id->data, id->len);
 
     end = id->data + id->len;
 
@@ -171,44 +348,89 @@ ngx_http_ai_cache_new_id(ngx_str_t *id, u_char *last)
             n >>= 4;
         }
     }
+}
 
-    if (last == NULL) {
-        return;
-    }
 
-    for (p = end; /* void */ ; p += id->len) {
-        p = ngx_http_ai_cache_mem(p, last, old, id->len);
+/*
+ * The first chunk is renewed up to p.  Most others begin with the same bytes,
+ * "old", and get its new ones.
+ */
 
-        if (p == NULL || p + id->len == last) {
+static void
+ngx_http_ai_cache_renew_chunks(ngx_http_ai_cache_names_t *names,
+    ngx_str_t *old, u_char *start, u_char *p, u_char *last)
+{
+    u_char  *end;
+
+    for ( ;; ) {
+        end = memchr(p, LF, last - p);
+
+        ngx_http_ai_cache_renew_line(names, p, end ? end : last);
+
+        if (end == NULL) {
             return;
         }
 
-        if (p[-1] == '"' && p[id->len] == '"') {
-            ngx_memcpy(p, id->data, id->len);
+        p = end + 1;
+
+        if (last - p <= 5 || ngx_memcmp(p, "data:", 5) != 0) {
+            continue;
+        }
+
+        p += 5;
+
+        if (old->len && (size_t) (last - p) >= old->len
+            && ngx_memcmp(p, old->data, old->len) == 0)
+        {
+            p = ngx_cpymem(p, start, old->len);
+            end = memchr(p, LF, last - p);
+
+            if (end == NULL) {
+                return;
+            }
+
+            p = end;
         }
     }
 }
 
 
 static void
-ngx_http_ai_cache_new_time(ngx_str_t *text, u_char *created, u_char *last)
+ngx_http_ai_cache_renew_line(ngx_http_ai_cache_names_t *names, u_char *p,
+    u_char *last)
 {
-    u_char  *p, old[NGX_TIME_T_LEN];
-    size_t   len;
+    u_char     *at;
+    ngx_str_t  *s;
 
-    len = text->len;
-    ngx_memcpy(old, text->data, len);
+    s = &names->id;
 
-    p = text->data;
+    for (at = p; s->len; at += s->len) {
+        at = ngx_http_ai_cache_mem(at, last, names->old_id, s->len);
 
-    do {
-        if ((size_t) (last - p) > len && ngx_memcmp(p, old, len) == 0) {
-            ngx_memcpy(p, created, len);
+        if (at == NULL || at + s->len == last) {
+            break;
         }
 
-        p = ngx_http_ai_cache_member(p, last, "\"created\"",
-                                     sizeof("\"created\"") - 1);
-    } while (p);
+        if (at > p && at[-1] == '"' && at[s->len] == '"') {
+            ngx_memcpy(at, s->data, s->len);
+        }
+    }
+
+    s = &names->created;
+
+    for (at = p; s->len; /* void */ ) {
+        at = ngx_http_ai_cache_member(at, last, "\"created\"",
+                                      sizeof("\"created\"") - 1);
+        if (at == NULL) {
+            break;
+        }
+
+        if ((size_t) (last - at) > s->len
+            && ngx_memcmp(at, names->old_created, s->len) == 0)
+        {
+            ngx_memcpy(at, s->data, s->len);
+        }
+    }
 }
 
 

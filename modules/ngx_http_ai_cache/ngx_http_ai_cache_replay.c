@@ -10,6 +10,14 @@
 #include "ngx_http_ai_cache.h"
 
 
+/* a longer one is written at once */
+#define NGX_HTTP_AI_CACHE_LATER  16384
+
+
+static ngx_int_t ngx_http_ai_cache_output(ngx_http_ai_cached_t *c,
+    ngx_chain_t *out, size_t size);
+
+
 ngx_uint_t
 ngx_http_ai_cache_same(ngx_http_ai_cached_t *c,
     ngx_http_ai_cache_meta_t *meta)
@@ -106,9 +114,53 @@ ngx_http_ai_cache_replay(ngx_http_ai_cached_t *c,
     cl.buf = b;
     cl.next = NULL;
 
-    ctx->rc = ngx_http_output_filter(r, &cl);
+    ctx->rc = (cached == NGX_HTTP_AI_CACHE_HIT)
+              ? ngx_http_ai_cache_output(c, &cl, data.len)
+              : ngx_http_output_filter(r, &cl);
 
     return NGX_DONE;
+}
+
+
+/*
+ * Answers that are written one after another cost less than those between
+ * which other requests are read and looked for.  The write event is posted,
+ * and is then handled as that of a slow client.
+ */
+
+static ngx_int_t
+ngx_http_ai_cache_output(ngx_http_ai_cached_t *c, ngx_chain_t *out,
+    size_t size)
+{
+    ngx_int_t            rc;
+    ngx_event_t         *wev;
+    ngx_connection_t    *conn;
+    ngx_http_request_t  *r;
+
+    r = c->request;
+    conn = r->connection;
+    wev = conn->write;
+
+    if (size > NGX_HTTP_AI_CACHE_LATER
+        || conn->error || conn->buffered || wev->delayed || !wev->ready
+        || r->http_version >= NGX_HTTP_VERSION_20)
+    {
+        return ngx_http_output_filter(r, out);
+    }
+
+    /* the write filter keeps what it is given */
+
+    wev->delayed = 1;
+
+    rc = ngx_http_output_filter(r, out);
+
+    wev->delayed = 0;
+
+    if (conn->buffered) {
+        ngx_post_event(wev, &ngx_posted_events);
+    }
+
+    return rc;
 }
 
 

@@ -886,7 +886,21 @@ ngx_http_ai_parse_body(ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err)
         rc = ngx_http_ai_fault(ctx, err, NULL, "the request body exceeds a "
                                 "limit: %s at byte %uz (ai_max_nodes)",
                                 j->error, j->error_offset);
-        return (rc == NGX_OK) ? NGX_DECLINED : NGX_ERROR;
+
+        /* the top level, for those who go on without the rest */
+
+        j->shallow = 1;
+
+        if (rc != NGX_OK
+            || ngx_http_ai_json_parse(j, ctx->body.data, ctx->body.len)
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        ctx->model_node = ngx_http_ai_json_member(j, 0, "model");
+
+        return NGX_DECLINED;
     }
 
     if (rc != NGX_OK) {

@@ -5,7 +5,7 @@
 
 
 #include "test.h"
-#include "ngx_http_ai_auth_siphash.h"
+#include "ngx_http_ai_siphash.h"
 
 
 /* vectors of the reference code: the key is 00 01 ... 0f, the text the first

@@ -4,7 +4,7 @@
  */
 
 
-#include "ngx_http_ai_auth_siphash.h"
+#include "ngx_http_ai_siphash.h"
 
 
 #define ngx_http_ai_rotl(x, b)  (((x) << (b)) | ((x) >> (64 - (b))))

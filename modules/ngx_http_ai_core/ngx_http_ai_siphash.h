@@ -10,8 +10,8 @@
  */
 
 
-#ifndef _NGX_HTTP_AI_AUTH_SIPHASH_H_INCLUDED_
-#define _NGX_HTTP_AI_AUTH_SIPHASH_H_INCLUDED_
+#ifndef _NGX_HTTP_AI_SIPHASH_H_INCLUDED_
+#define _NGX_HTTP_AI_SIPHASH_H_INCLUDED_
 
 
 #include <ngx_config.h>
@@ -24,4 +24,4 @@ void ngx_http_ai_siphash128(u_char *secret, u_char *data, size_t len,
     uint64_t *tag);
 
 
-#endif /* _NGX_HTTP_AI_AUTH_SIPHASH_H_INCLUDED_ */
+#endif /* _NGX_HTTP_AI_SIPHASH_H_INCLUDED_ */

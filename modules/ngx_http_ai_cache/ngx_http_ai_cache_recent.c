@@ -1,0 +1,165 @@
+
+/*
+ * Copyright (C) nginx AI gateway authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <openssl/rand.h>
+#include "ngx_http_ai_cache_recent.h"
+#include "ngx_http_ai_siphash.h"
+
+
+#define NGX_HTTP_AI_CACHE_RECENT_SLOTS  4096      /* a power of two */
+
+/* of what is hashed besides the body, mostly */
+
+#define NGX_HTTP_AI_CACHE_RECENT_TEXT   512
+
+
+typedef struct {
+    uint64_t                   tag[2];
+    ngx_http_ai_cache_key_t    key;
+    ngx_uint_t                 used;
+} ngx_http_ai_cache_recent_t;
+
+
+/* all but the texts; nothing between the members, and none that is not set */
+
+typedef struct {
+    uint64_t                   body[2];
+    uint64_t                   dialect;
+    uint64_t                   op;
+    uint64_t                   plan;
+    uint64_t                   max_depth;
+    uint64_t                   max_nodes;
+    uint64_t                   scope;
+    uint64_t                   model;
+    uint64_t                   vary;
+} ngx_http_ai_cache_recent_head_t;
+
+
+static ngx_int_t ngx_http_ai_cache_recent_init(ngx_log_t *log);
+
+
+static ngx_http_ai_cache_recent_t  *ngx_http_ai_cache_recents;
+
+/* of bodies, and of all else: no request can be both */
+
+static u_char                       ngx_http_ai_cache_recent_secrets[2][16];
+
+
+ngx_int_t
+ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
+    ngx_str_t *body, uint64_t *tag, ngx_http_ai_cache_key_t *key)
+{
+    u_char                           *p, *text;
+    u_char                            buf[NGX_HTTP_AI_CACHE_RECENT_TEXT];
+    size_t                            len;
+    ngx_http_ai_cache_recent_t       *e;
+    ngx_http_ai_cache_recent_head_t   head;
+
+    if (ngx_http_ai_cache_recents == NULL
+        && ngx_http_ai_cache_recent_init(pool->log) != NGX_OK)
+    {
+        return NGX_ABORT;
+    }
+
+    ngx_http_ai_siphash128(ngx_http_ai_cache_recent_secrets[0], body->data,
+                           body->len, head.body);
+
+    head.dialect = (uint64_t) (uintptr_t) ask->dialect;
+    head.op = ask->op;
+    head.plan = ask->plan;
+    head.max_depth = ask->json->max_depth;
+    head.max_nodes = ask->json->max_nodes;
+    head.scope = ask->scope.len;
+    head.model = ask->model.len;
+    head.vary = ask->vary.len;
+
+    len = sizeof(ngx_http_ai_cache_recent_head_t)
+          + ask->scope.len + ask->model.len + ask->vary.len;
+
+    text = buf;
+
+    if (len > sizeof(buf)) {
+        text = ngx_pnalloc(pool, len);
+        if (text == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    p = ngx_cpymem(text, &head, sizeof(ngx_http_ai_cache_recent_head_t));
+
+    if (ask->scope.len) {
+        p = ngx_cpymem(p, ask->scope.data, ask->scope.len);
+    }
+
+    if (ask->model.len) {
+        p = ngx_cpymem(p, ask->model.data, ask->model.len);
+    }
+
+    if (ask->vary.len) {
+        ngx_memcpy(p, ask->vary.data, ask->vary.len);
+    }
+
+    ngx_http_ai_siphash128(ngx_http_ai_cache_recent_secrets[1], text, len,
+                           tag);
+
+    e = &ngx_http_ai_cache_recents[tag[0]
+                                   & (NGX_HTTP_AI_CACHE_RECENT_SLOTS - 1)];
+
+    if (!e->used || e->tag[0] != tag[0] || e->tag[1] != tag[1]) {
+        return NGX_DECLINED;
+    }
+
+    *key = e->key;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_ai_cache_recent_init(ngx_log_t *log)
+{
+    /* of each worker: the master serves no requests */
+
+    if (RAND_bytes(ngx_http_ai_cache_recent_secrets[0],
+                   sizeof(ngx_http_ai_cache_recent_secrets))
+        != 1)
+    {
+        return NGX_ERROR;
+    }
+
+    ngx_http_ai_cache_recents = ngx_calloc(NGX_HTTP_AI_CACHE_RECENT_SLOTS
+                                       * sizeof(ngx_http_ai_cache_recent_t),
+                                       log);
+
+    return ngx_http_ai_cache_recents ? NGX_OK : NGX_ERROR;
+}
+
+
+void
+ngx_http_ai_cache_recent_keep(uint64_t *tag, ngx_http_ai_cache_key_t *key)
+{
+    ngx_http_ai_cache_recent_t  *e;
+
+    e = &ngx_http_ai_cache_recents[tag[0]
+                                   & (NGX_HTTP_AI_CACHE_RECENT_SLOTS - 1)];
+
+    e->tag[0] = tag[0];
+    e->tag[1] = tag[1];
+    e->key = *key;
+    e->used = 1;
+}
+
+
+void
+ngx_http_ai_cache_recent_exit(void)
+{
+    if (ngx_http_ai_cache_recents) {
+        ngx_free(ngx_http_ai_cache_recents);
+        ngx_http_ai_cache_recents = NULL;
+    }
+}
