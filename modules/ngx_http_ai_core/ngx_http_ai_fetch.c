@@ -311,7 +311,7 @@ ngx_http_ai_fetch_request(ngx_http_ai_fetch_ctx_t *x)
     }
 
     len = f->method.len + f->path.len + x->url.host.len + f->headers.len
-          + f->body.len + NGX_SIZE_T_LEN
+          + (f->keep ? 0 : f->body.len) + NGX_SIZE_T_LEN
           + sizeof("  HTTP/1.1" CRLF
                    "Host: " CRLF
                    "User-Agent: nginx-ai-gateway/" NGX_HTTP_AI_VERSION CRLF
@@ -340,7 +340,13 @@ ngx_http_ai_fetch_request(ngx_http_ai_fetch_ctx_t *x)
     }
 
     b->last = ngx_cpymem(b->last, CRLF, sizeof(CRLF) - 1);
-    b->last = ngx_cpymem(b->last, f->body.data, f->body.len);
+
+    if (f->keep) {
+        x->body = f->body;
+
+    } else {
+        b->last = ngx_cpymem(b->last, f->body.data, f->body.len);
+    }
 
     x->request = b;
 
@@ -720,7 +726,18 @@ ngx_http_ai_fetch_write_handler(ngx_event_t *ev)
     x = c->data;
     b = x->request;
 
-    while (b->pos < b->last) {
+    for ( ;; ) {
+
+        if (b->pos == b->last) {
+
+            if (x->body.len == 0) {
+                break;
+            }
+
+            b->pos = x->body.data;
+            b->last = x->body.data + x->body.len;
+            ngx_str_null(&x->body);
+        }
 
         n = c->send(c, b->pos, b->last - b->pos);
 

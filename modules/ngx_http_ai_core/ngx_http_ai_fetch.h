@@ -42,6 +42,9 @@ struct ngx_http_ai_fetch_s {
                                                  with "/" */
     ngx_str_t                  headers;       /* whole lines with CRLF */
     ngx_str_t                  body;
+    ngx_uint_t                 keep;          /* the body stays where it is
+                                                 until the handler is called:
+                                                 it is not copied */
     ngx_uint_t                 quiet;         /* details of a failure are not
                                                  logged, the handler does */
     void                     (*handler)(ngx_http_ai_fetch_t *f);

@@ -71,6 +71,7 @@ typedef struct {
 
     ngx_peer_connection_t           peer;
     ngx_buf_t                      *request;
+    ngx_str_t                       body;     /* the caller's, goes after it */
     ngx_buf_t                      *in;
     ngx_buf_t                       out;      /* the answer's body */
 

@@ -348,6 +348,7 @@ ngx_http_ai_exporter_send(ngx_http_ai_exporter_t *e)
         f.headers = e->conf.headers;
         f.body.data = b->out.start;
         f.body.len = b->out.last - b->out.start;
+        f.keep = 1;
         f.quiet = 1;
         f.handler = ngx_http_ai_exporter_answer;
         f.data = e;
