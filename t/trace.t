@@ -269,7 +269,7 @@ bad('propagate', 'ai_trace_propagate x;', qr/invalid value "x"/);
     is($s->{attr}{'gen_ai.request.stream'}, 1, '... is said to be one');
     is($s->{attr}{'gen_ai.usage.output_tokens'}, 5, '... usage');
     cmp_ok(abs($s->{attr}{'gen_ai.response.time_to_first_chunk'} - $ttft), '<',
-           0.02, '... as an attribute too');
+           0.2, '... as an attribute too');
 
     # what never reaches a provider
 
