@@ -9,6 +9,7 @@
 
 #include "ngx_http_ai_cache.h"
 #include "ngx_http_ai_cache_purge.h"
+#include "ngx_http_ai_send.h"
 
 
 /* bytes of a request */
@@ -30,8 +31,6 @@ static ngx_int_t ngx_http_ai_cache_purge_show(ngx_http_request_t *r,
     ngx_http_ai_cache_purge_conf_t *pcf);
 static void ngx_http_ai_cache_purge_figure(ngx_http_ai_out_t *out,
     const char *name, int64_t n);
-static ngx_int_t ngx_http_ai_cache_purge_send(ngx_http_request_t *r,
-    ngx_uint_t status, ngx_http_ai_out_t *out);
 
 
 char *
@@ -201,7 +200,7 @@ ngx_http_ai_cache_purge_post(ngx_http_request_t *r,
     ngx_http_ai_out_int(&out, purge.rule.time);
     ngx_http_ai_out_lit(&out, "}\n");
 
-    return ngx_http_ai_cache_purge_send(r, NGX_HTTP_OK, &out);
+    return ngx_http_ai_send_state(r, NGX_HTTP_OK, &out);
 }
 
 
@@ -265,7 +264,7 @@ ngx_http_ai_cache_purge_refuse(ngx_http_request_t *r, ngx_uint_t status,
     ngx_http_ai_out_escaped(&out, error->data, error->len);
     ngx_http_ai_out_lit(&out, "\"}\n");
 
-    return ngx_http_ai_cache_purge_send(r, status, &out);
+    return ngx_http_ai_send_state(r, status, &out);
 }
 
 
@@ -351,7 +350,7 @@ ngx_http_ai_cache_purge_show(ngx_http_request_t *r,
     ngx_http_ai_cache_purge_figure(&out, "purges", n);
     ngx_http_ai_out_lit(&out, "}\n");
 
-    return ngx_http_ai_cache_purge_send(r, NGX_HTTP_OK, &out);
+    return ngx_http_ai_send_state(r, NGX_HTTP_OK, &out);
 }
 
 
@@ -363,50 +362,4 @@ ngx_http_ai_cache_purge_figure(ngx_http_ai_out_t *out, const char *name,
     ngx_http_ai_out_mem(out, name, ngx_strlen(name));
     ngx_http_ai_out_lit(out, "\":");
     ngx_http_ai_out_int(out, n);
-}
-
-
-static ngx_int_t
-ngx_http_ai_cache_purge_send(ngx_http_request_t *r, ngx_uint_t status,
-    ngx_http_ai_out_t *out)
-{
-    ngx_buf_t    *b;
-    ngx_int_t     rc;
-    ngx_str_t     value;
-    ngx_chain_t   cl;
-
-    b = ngx_calloc_buf(r->pool);
-
-    ngx_str_set(&value, "no-store");
-
-    if (b == NULL || out->failed
-        || ngx_http_ai_header_add(&r->headers_out.headers, "Cache-Control",
-                                  &value)
-           == NULL)
-    {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    b->pos = out->start;
-    b->last = out->last;
-    b->memory = 1;
-    b->last_buf = (r == r->main) ? 1 : 0;
-    b->last_in_chain = 1;
-
-    r->headers_out.status = status;
-    r->headers_out.content_length_n = b->last - b->pos;
-    ngx_str_set(&r->headers_out.content_type, "application/json");
-    r->headers_out.content_type_len = r->headers_out.content_type.len;
-    r->headers_out.content_type_lowcase = NULL;
-
-    rc = ngx_http_send_header(r);
-
-    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
-        return rc;
-    }
-
-    cl.buf = b;
-    cl.next = NULL;
-
-    return ngx_http_output_filter(r, &cl);
 }

@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_ai_log.h"
+#include "ngx_http_ai_send.h"
 
 
 #define NGX_HTTP_AI_HEALTH_LIVE   1
@@ -27,8 +28,6 @@ static ngx_int_t ngx_http_ai_probe_data(const ngx_http_ai_api_t *api,
     ngx_http_ai_out_t *out, ngx_uint_t *n);
 static void ngx_http_ai_probe_reason(ngx_http_ai_out_t *out, ngx_uint_t *n,
     const char *what, ngx_str_t *name, const char *why);
-static ngx_int_t ngx_http_ai_probe_send(ngx_http_request_t *r,
-    ngx_uint_t status, ngx_http_ai_out_t *out);
 
 
 static ngx_str_t  ngx_http_ai_probe_words[] = {
@@ -247,8 +246,8 @@ ngx_http_ai_probe_handler(ngx_http_request_t *r)
         if (ngx_http_ai_probe_draining(llcf)) {
             ngx_http_ai_out_lit(&out, "{\"status\":\"draining\"}\n");
 
-            return ngx_http_ai_probe_send(r, NGX_HTTP_SERVICE_UNAVAILABLE,
-                                           &out);
+            return ngx_http_ai_send_state(r, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                          &out);
         }
 
         if ((llcf->health & NGX_HTTP_AI_HEALTH_REDIS)
@@ -267,14 +266,14 @@ ngx_http_ai_probe_handler(ngx_http_request_t *r)
     if (n == 0) {
         ngx_http_ai_out_lit(&out, "{\"status\":\"ok\"}\n");
 
-        return ngx_http_ai_probe_send(r, NGX_HTTP_OK, &out);
+        return ngx_http_ai_send_state(r, NGX_HTTP_OK, &out);
     }
 
     ngx_http_ai_out_lit(&out, "{\"status\":\"unavailable\",\"reasons\":[");
     ngx_http_ai_out_mem(&out, reasons.start, reasons.last - reasons.start);
     ngx_http_ai_out_lit(&out, "]}\n");
 
-    return ngx_http_ai_probe_send(r, NGX_HTTP_SERVICE_UNAVAILABLE, &out);
+    return ngx_http_ai_send_state(r, NGX_HTTP_SERVICE_UNAVAILABLE, &out);
 }
 
 
@@ -372,54 +371,4 @@ ngx_http_ai_probe_reason(ngx_http_ai_out_t *out, ngx_uint_t *n,
     ngx_http_ai_out_lit(out, " ");
     ngx_http_ai_out_mem(out, why, ngx_strlen(why));
     ngx_http_ai_out_lit(out, "\"");
-}
-
-
-static ngx_int_t
-ngx_http_ai_probe_send(ngx_http_request_t *r, ngx_uint_t status,
-    ngx_http_ai_out_t *out)
-{
-    ngx_int_t     rc;
-    ngx_buf_t    *b;
-    ngx_str_t     cache;
-    ngx_chain_t   cl;
-
-    if (out->failed) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    ngx_str_set(&cache, "no-store");
-
-    b = ngx_calloc_buf(r->pool);
-
-    if (b == NULL
-        || ngx_http_ai_header_add(&r->headers_out.headers, "Cache-Control",
-                                  &cache)
-           == NULL)
-    {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    b->pos = out->start;
-    b->last = out->last;
-    b->memory = 1;
-    b->last_buf = (r == r->main) ? 1 : 0;
-    b->last_in_chain = 1;
-
-    r->headers_out.status = status;
-    r->headers_out.content_length_n = b->last - b->pos;
-    ngx_str_set(&r->headers_out.content_type, "application/json");
-    r->headers_out.content_type_len = r->headers_out.content_type.len;
-    r->headers_out.content_type_lowcase = NULL;
-
-    rc = ngx_http_send_header(r);
-
-    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
-        return rc;
-    }
-
-    cl.buf = b;
-    cl.next = NULL;
-
-    return ngx_http_output_filter(r, &cl);
 }

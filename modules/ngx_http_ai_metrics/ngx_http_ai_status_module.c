@@ -5,6 +5,7 @@
 
 
 #include "ngx_http_ai_status.h"
+#include "ngx_http_ai_send.h"
 
 
 #define NGX_HTTP_AI_STATUS_SLOW_DEFAULT  10000
@@ -353,41 +354,11 @@ static ngx_int_t
 ngx_http_ai_status_send(ngx_http_request_t *r, ngx_str_t *type, u_char *start,
     u_char *last)
 {
-    ngx_int_t     rc;
-    ngx_buf_t    *b;
-    ngx_chain_t   cl;
-
-    b = ngx_calloc_buf(r->pool);
-    if (b == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    b->pos = start;
-    b->last = last;
-    b->memory = 1;
-    b->last_buf = (r == r->main);
-    b->last_in_chain = 1;
-
-    r->headers_out.status = NGX_HTTP_OK;
-    r->headers_out.content_length_n = last - start;
-    r->headers_out.content_type = *type;
-    r->headers_out.content_type_len = type->len;
-    r->headers_out.content_type_lowcase = NULL;
-
     if (ngx_http_ai_status_headers(r) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    rc = ngx_http_send_header(r);
-
-    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
-        return rc;
-    }
-
-    cl.buf = b;
-    cl.next = NULL;
-
-    return ngx_http_output_filter(r, &cl);
+    return ngx_http_ai_send(r, NGX_HTTP_OK, type, start, last);
 }
 
 

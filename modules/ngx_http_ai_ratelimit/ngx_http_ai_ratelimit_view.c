@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_ai_ratelimit_lease.h"
+#include "ngx_http_ai_send.h"
 
 
 /* keys that are read under the lock at once, and shown when none is asked */
@@ -57,8 +58,6 @@ static ngx_int_t ngx_http_ai_view_arg(ngx_http_request_t *r,
     const char *name, ngx_str_t *value);
 static ngx_int_t ngx_http_ai_view_error(ngx_http_request_t *r,
     ngx_uint_t status, const char *text);
-static ngx_int_t ngx_http_ai_view_send(ngx_http_request_t *r,
-    ngx_uint_t status, ngx_http_ai_out_t *out);
 
 
 char *
@@ -213,7 +212,7 @@ ngx_http_ai_view_change(ngx_http_request_t *r)
         ngx_http_ai_out_int(&out, n);
         ngx_http_ai_out_lit(&out, "}\n");
 
-        return ngx_http_ai_view_send(r, NGX_HTTP_OK, &out);
+        return ngx_http_ai_send_json(r, NGX_HTTP_OK, &out);
     }
 
     if (ngx_http_ai_str_is(&action, "raise")) {
@@ -236,7 +235,7 @@ ngx_http_ai_view_change(ngx_http_request_t *r)
 
         ngx_http_ai_out_lit(&out, "{\"raised\":1}\n");
 
-        return ngx_http_ai_view_send(r, NGX_HTTP_OK, &out);
+        return ngx_http_ai_send_json(r, NGX_HTTP_OK, &out);
     }
 
     return ngx_http_ai_view_error(r, 400, "\"action\" is \"reset\" or "
@@ -292,7 +291,7 @@ ngx_http_ai_view_changed(ngx_http_request_t *r, ngx_uint_t failed,
 
     } else {
         ngx_http_ai_out_mem(&out, text, ngx_strlen(text));
-        rc = ngx_http_ai_view_send(r, NGX_HTTP_OK, &out);
+        rc = ngx_http_ai_send_json(r, NGX_HTTP_OK, &out);
     }
 
     ngx_http_finalize_request(r, rc);
@@ -486,7 +485,7 @@ ngx_http_ai_view_show(ngx_http_request_t *r,
 
     ngx_http_ai_out_lit(&out, "]}\n");
 
-    return ngx_http_ai_view_send(r, NGX_HTTP_OK, &out);
+    return ngx_http_ai_send_json(r, NGX_HTTP_OK, &out);
 }
 
 
@@ -713,47 +712,5 @@ ngx_http_ai_view_error(ngx_http_request_t *r, ngx_uint_t status,
     ngx_http_ai_out_escaped(&out, (u_char *) text, ngx_strlen(text));
     ngx_http_ai_out_lit(&out, "\"}\n");
 
-    return ngx_http_ai_view_send(r, status, &out);
-}
-
-
-static ngx_int_t
-ngx_http_ai_view_send(ngx_http_request_t *r, ngx_uint_t status,
-    ngx_http_ai_out_t *out)
-{
-    ngx_int_t     rc;
-    ngx_buf_t    *b;
-    ngx_chain_t   cl;
-
-    if (out->failed) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    b = ngx_calloc_buf(r->pool);
-    if (b == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    b->pos = out->start;
-    b->last = out->last;
-    b->memory = 1;
-    b->last_buf = (r == r->main);
-    b->last_in_chain = 1;
-
-    r->headers_out.status = status;
-    r->headers_out.content_length_n = b->last - b->pos;
-    ngx_str_set(&r->headers_out.content_type, "application/json");
-    r->headers_out.content_type_len = r->headers_out.content_type.len;
-    r->headers_out.content_type_lowcase = NULL;
-
-    rc = ngx_http_send_header(r);
-
-    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
-        return rc;
-    }
-
-    cl.buf = b;
-    cl.next = NULL;
-
-    return ngx_http_output_filter(r, &cl);
+    return ngx_http_ai_send_json(r, status, &out);
 }
