@@ -22,18 +22,10 @@ ngx_int_t
 ngx_http_ai_auth_samples_init(ngx_conf_t *cf,
     ngx_http_ai_auth_main_conf_t *aamcf)
 {
-    ngx_http_ai_shared_t  *shared;
-
-    shared = ngx_pcalloc(cf->pool, sizeof(ngx_http_ai_shared_t));
-    if (shared == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_str_set(&shared->name, "auth-1");
-    shared->init = ngx_http_ai_auth_samples_shared;
-    shared->conf = aamcf;
-
-    if (aamcf->api->add_shared(cf, shared) != NGX_OK) {
+    if (aamcf->api->add_shared(cf, "auth-1", ngx_http_ai_auth_samples_shared,
+                               aamcf)
+        != NGX_OK)
+    {
         return NGX_ERROR;
     }
 

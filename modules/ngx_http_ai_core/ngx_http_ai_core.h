@@ -37,7 +37,7 @@
 
 
 /* changes with any change of what is below */
-#define NGX_HTTP_AI_ABI  7
+#define NGX_HTTP_AI_ABI  8
 
 #define NGX_HTTP_AI_VERSION  "0.1.0"
 
@@ -351,15 +351,10 @@ struct ngx_http_ai_ctx_s {
 };
 
 
-/* part of the shared zone that a module owns; kept over reloads when name and
- * size stay.  init runs in the master, with *data == NULL for a new zone */
-
-typedef struct {
-    ngx_str_t                  name;          /* "router", with a version */
-    ngx_int_t                (*init)(ngx_slab_pool_t *shpool, void **data,
-                                     void *conf, ngx_log_t *log);
-    void                      *conf;
-} ngx_http_ai_shared_t;
+/* makes or finds the part of the shared zone that a module owns: runs in the
+ * master, with *data == NULL for a new zone */
+typedef ngx_int_t (*ngx_http_ai_shared_pt)(ngx_slab_pool_t *shpool,
+    void **data, void *conf, ngx_log_t *log);
 
 
 typedef struct {
@@ -379,7 +374,12 @@ typedef struct {
     ngx_int_t  (*add_hook)(ngx_conf_t *cf, ngx_http_ai_stage_e stage,
                    ngx_http_ai_hook_pt hook);
     ngx_int_t  (*add_permit)(ngx_conf_t *cf, ngx_http_ai_permit_pt permit);
-    ngx_int_t  (*add_shared)(ngx_conf_t *cf, ngx_http_ai_shared_t *shared);
+
+    /* a part of the shared zone, kept over reloads when the zone's name and
+     * size stay.  name: a literal with a version, "router-1" */
+    ngx_int_t  (*add_shared)(ngx_conf_t *cf, const char *name,
+                   ngx_http_ai_shared_pt init, void *conf);
+
     ngx_int_t  (*add_observer)(ngx_conf_t *cf, ngx_http_ai_observer_pt pt);
 
     /* headers of what is sent to providers, and the call of all of these */

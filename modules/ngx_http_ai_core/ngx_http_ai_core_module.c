@@ -50,8 +50,6 @@ static ngx_int_t ngx_http_ai_core_add_hook(ngx_conf_t *cf,
     ngx_http_ai_stage_e stage, ngx_http_ai_hook_pt hook);
 static ngx_int_t ngx_http_ai_core_add_permit(ngx_conf_t *cf,
     ngx_http_ai_permit_pt permit);
-static ngx_int_t ngx_http_ai_core_add_shared(ngx_conf_t *cf,
-    ngx_http_ai_shared_t *shared);
 static ngx_int_t ngx_http_ai_core_add_observer(ngx_conf_t *cf,
     ngx_http_ai_observer_pt pt);
 static ngx_int_t ngx_http_ai_core_add_attempt_hook(ngx_conf_t *cf,
@@ -192,7 +190,7 @@ static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_core_enabled,
     ngx_http_ai_core_add_hook,
     ngx_http_ai_core_add_permit,
-    ngx_http_ai_core_add_shared,
+    ngx_http_ai_add_shared,
     ngx_http_ai_core_add_observer,
     ngx_http_ai_core_add_attempt_hook,
     ngx_http_ai_core_attempt_headers,
@@ -342,7 +340,7 @@ ngx_http_ai_core_create_main_conf(ngx_conf_t *cf)
                        sizeof(ngx_http_ai_permit_pt))
         != NGX_OK
         || ngx_array_init(&amcf->shared, cf->pool, 4,
-                          sizeof(ngx_http_ai_shared_t *))
+                          sizeof(ngx_http_ai_shared_t))
            != NGX_OK
         || ngx_array_init(&amcf->observers, cf->pool, 2,
                           sizeof(ngx_http_ai_observer_pt))
@@ -603,7 +601,7 @@ ngx_http_ai_core_init_zone(ngx_shm_zone_t *shm_zone, void *old)
     void                           *data;
     ngx_uint_t                      i, n;
     ngx_slab_pool_t                *shpool;
-    ngx_http_ai_shared_t          **shared;
+    ngx_http_ai_shared_t           *shared;
     ngx_http_ai_shared_root_t      *root;
     ngx_http_ai_core_main_conf_t   *amcf;
 
@@ -627,7 +625,7 @@ ngx_http_ai_core_init_zone(ngx_shm_zone_t *shm_zone, void *old)
     for (i = 0; i < amcf->shared.nelts; i++) {
 
         for (n = 0; n < root->n; n++) {
-            if (ngx_strncmp(root->entries[n].name, shared[i]->name.data,
+            if (ngx_strncmp(root->entries[n].name, shared[i].name,
                             sizeof(root->entries[n].name) - 1)
                 == 0)
             {
@@ -641,8 +639,7 @@ ngx_http_ai_core_init_zone(ngx_shm_zone_t *shm_zone, void *old)
 
         data = (n < root->n) ? root->entries[n].data : NULL;
 
-        if (shared[i]->init(shpool, &data, shared[i]->conf,
-                            shm_zone->shm.log)
+        if (shared[i].init(shpool, &data, shared[i].conf, shm_zone->shm.log)
             != NGX_OK)
         {
             return NGX_ERROR;
@@ -651,9 +648,9 @@ ngx_http_ai_core_init_zone(ngx_shm_zone_t *shm_zone, void *old)
         root->entries[n].data = data;
 
         if (n == root->n) {
-            (void) ngx_cpystrn(root->entries[n].name, shared[i]->name.data,
-                               ngx_min(sizeof(root->entries[n].name),
-                                       shared[i]->name.len + 1));
+            (void) ngx_cpystrn(root->entries[n].name,
+                               (u_char *) shared[i].name,
+                               sizeof(root->entries[n].name));
             root->n++;
         }
     }
@@ -744,10 +741,11 @@ ngx_http_ai_core_add_permit(ngx_conf_t *cf, ngx_http_ai_permit_pt permit)
 }
 
 
-static ngx_int_t
-ngx_http_ai_core_add_shared(ngx_conf_t *cf, ngx_http_ai_shared_t *shared)
+ngx_int_t
+ngx_http_ai_add_shared(ngx_conf_t *cf, const char *name,
+    ngx_http_ai_shared_pt init, void *conf)
 {
-    ngx_http_ai_shared_t          **s;
+    ngx_http_ai_shared_t           *s;
     ngx_http_ai_core_main_conf_t   *amcf;
 
     amcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_core_module);
@@ -757,7 +755,9 @@ ngx_http_ai_core_add_shared(ngx_conf_t *cf, ngx_http_ai_shared_t *shared)
         return NGX_ERROR;
     }
 
-    *s = shared;
+    s->name = name;
+    s->init = init;
+    s->conf = conf;
 
     return NGX_OK;
 }

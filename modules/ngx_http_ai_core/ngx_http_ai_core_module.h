@@ -19,7 +19,7 @@ typedef struct {
 
     ngx_array_t                    hooks[NGX_HTTP_AI_STAGE_MAX];
     ngx_array_t                    permits;
-    ngx_array_t                    shared;        /* ngx_http_ai_shared_t * */
+    ngx_array_t                    shared;        /* ngx_http_ai_shared_t */
     ngx_array_t                    observers;
     ngx_array_t                    header_hooks;
     ngx_array_t                    attempt_hooks;
@@ -51,6 +51,13 @@ typedef struct {
 
 
 typedef struct {
+    const char                    *name;
+    ngx_http_ai_shared_pt          init;
+    void                          *conf;
+} ngx_http_ai_shared_t;
+
+
+typedef struct {
     ngx_http_ai_collect_pt         handler;
     void                          *data;
 } ngx_http_ai_collector_t;
@@ -62,6 +69,11 @@ typedef struct {
     ngx_uint_t                     whole;         /* see parse_whole() */
 } ngx_http_ai_core_loc_conf_t;
 
+
+/* ngx_http_ai_core_module.c: as api->add_shared() */
+
+ngx_int_t ngx_http_ai_add_shared(ngx_conf_t *cf, const char *name,
+    ngx_http_ai_shared_pt init, void *conf);
 
 /* ngx_http_ai_request.c */
 

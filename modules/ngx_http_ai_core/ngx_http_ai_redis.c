@@ -57,28 +57,12 @@ static ngx_int_t ngx_http_ai_redis_submit(ngx_http_ai_redis_t *redis,
 ngx_int_t
 ngx_http_ai_redis_shared(ngx_conf_t *cf)
 {
-    ngx_http_ai_shared_t          *shared, **s;
     ngx_http_ai_core_main_conf_t  *amcf;
 
     amcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_ai_core_module);
 
-    shared = ngx_pcalloc(cf->pool, sizeof(ngx_http_ai_shared_t));
-    if (shared == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_str_set(&shared->name, "redis-1");
-    shared->init = ngx_http_ai_redis_init_shared;
-    shared->conf = amcf;
-
-    s = ngx_array_push(&amcf->shared);
-    if (s == NULL) {
-        return NGX_ERROR;
-    }
-
-    *s = shared;
-
-    return NGX_OK;
+    return ngx_http_ai_add_shared(cf, "redis-1", ngx_http_ai_redis_init_shared,
+                                  amcf);
 }
 
 

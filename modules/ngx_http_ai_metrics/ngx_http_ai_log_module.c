@@ -122,7 +122,6 @@ ngx_http_ai_log_postconfiguration(ngx_conf_t *cf)
     ngx_uint_t                    i, n;
     ngx_hash_key_t               *key;
     ngx_http_handler_pt          *h;
-    ngx_http_ai_shared_t         *shared;
     ngx_http_core_main_conf_t    *cmcf;
     ngx_http_ai_log_main_conf_t  *mcf;
 
@@ -178,16 +177,9 @@ ngx_http_ai_log_postconfiguration(ngx_conf_t *cf)
 
     *h = ngx_http_ai_log_handler;
 
-    shared = ngx_pcalloc(cf->pool, sizeof(ngx_http_ai_shared_t));
-    if (shared == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_str_set(&shared->name, "log-1");
-    shared->init = ngx_http_ai_log_init_shared;
-    shared->conf = mcf;
-
-    if (mcf->api->add_shared(cf, shared) != NGX_OK) {
+    if (mcf->api->add_shared(cf, "log-1", ngx_http_ai_log_init_shared, mcf)
+        != NGX_OK)
+    {
         return NGX_ERROR;
     }
 

@@ -27,19 +27,12 @@ ngx_http_ai_status_recent_init(ngx_conf_t *cf,
     ngx_http_ai_status_main_conf_t *mcf)
 {
     ngx_http_handler_pt        *h;
-    ngx_http_ai_shared_t       *shared;
     ngx_http_core_main_conf_t  *cmcf;
 
-    shared = ngx_pcalloc(cf->pool, sizeof(ngx_http_ai_shared_t));
-    if (shared == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_str_set(&shared->name, "status-1");
-    shared->init = ngx_http_ai_status_init_shared;
-    shared->conf = mcf;
-
-    if (mcf->api->add_shared(cf, shared) != NGX_OK) {
+    if (mcf->api->add_shared(cf, "status-1", ngx_http_ai_status_init_shared,
+                             mcf)
+        != NGX_OK)
+    {
         return NGX_ERROR;
     }
 

@@ -468,7 +468,6 @@ static ngx_int_t
 ngx_http_ai_trace_postconfiguration(ngx_conf_t *cf)
 {
     ngx_http_handler_pt            *h;
-    ngx_http_ai_shared_t           *shared;
     ngx_http_core_main_conf_t      *cmcf;
     ngx_http_ai_trace_main_conf_t  *tmcf;
 
@@ -491,16 +490,10 @@ ngx_http_ai_trace_postconfiguration(ngx_conf_t *cf)
 
     *h = ngx_http_ai_trace_log_handler;
 
-    shared = ngx_pcalloc(cf->pool, sizeof(ngx_http_ai_shared_t));
-    if (shared == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_str_set(&shared->name, "trace-1");
-    shared->init = ngx_http_ai_trace_init_shared;
-    shared->conf = tmcf;
-
-    if (tmcf->api->add_shared(cf, shared) != NGX_OK) {
+    if (tmcf->api->add_shared(cf, "trace-1", ngx_http_ai_trace_init_shared,
+                              tmcf)
+        != NGX_OK)
+    {
         return NGX_ERROR;
     }
 

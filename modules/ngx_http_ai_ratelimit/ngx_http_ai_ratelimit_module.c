@@ -178,7 +178,6 @@ static ngx_int_t
 ngx_http_ai_ratelimit_postconfiguration(ngx_conf_t *cf)
 {
     const ngx_http_ai_api_t            *api;
-    ngx_http_ai_shared_t               *shared;
     ngx_http_ai_ratelimit_main_conf_t  *rmcf;
 
     rmcf = ngx_http_conf_get_module_main_conf(cf,
@@ -228,16 +227,8 @@ ngx_http_ai_ratelimit_postconfiguration(ngx_conf_t *cf)
         return NGX_OK;
     }
 
-    shared = ngx_pcalloc(cf->pool, sizeof(ngx_http_ai_shared_t));
-    if (shared == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_str_set(&shared->name, "ratelimit-1");
-    shared->init = ngx_http_ai_learned_init;
-    shared->conf = rmcf;
-
-    if (api->add_shared(cf, shared) != NGX_OK
+    if (api->add_shared(cf, "ratelimit-1", ngx_http_ai_learned_init, rmcf)
+        != NGX_OK
         || api->add_hook(cf, NGX_HTTP_AI_STAGE_LIMIT, ngx_http_ai_limit_hook)
            != NGX_OK
         || api->add_hook(cf, NGX_HTTP_AI_STAGE_SETTLE,

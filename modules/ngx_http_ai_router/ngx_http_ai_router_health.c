@@ -90,22 +90,12 @@ static void ngx_http_ai_health_reap(ngx_http_ai_health_t *h);
 ngx_int_t
 ngx_http_ai_health_init(ngx_conf_t *cf, ngx_http_ai_router_main_conf_t *amcf)
 {
-    ngx_http_ai_shared_t  *shared;
-
     if (amcf->providers.nelts == 0) {
         return NGX_OK;
     }
 
-    shared = ngx_pcalloc(cf->pool, sizeof(ngx_http_ai_shared_t));
-    if (shared == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_str_set(&shared->name, "router-1");
-    shared->init = ngx_http_ai_health_init_shared;
-    shared->conf = amcf;
-
-    return amcf->api->add_shared(cf, shared);
+    return amcf->api->add_shared(cf, "router-1",
+                                 ngx_http_ai_health_init_shared, amcf);
 }
 
 
