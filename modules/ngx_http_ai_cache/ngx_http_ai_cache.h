@@ -206,9 +206,6 @@ ngx_int_t ngx_http_ai_cache_settle(ngx_http_request_t *r,
 ngx_int_t ngx_http_ai_cache_header_hook(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
-/* as $ai_cache has it */
-ngx_str_t *ngx_http_ai_cache_state(ngx_http_ai_cache_e cached);
-
 
 /* ngx_http_ai_cache_tap.c: the leader's side */
 

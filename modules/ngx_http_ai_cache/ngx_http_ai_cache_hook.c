@@ -32,17 +32,6 @@ static ngx_int_t ngx_http_ai_cache_alone(ngx_http_ai_cached_t *c);
 static void ngx_http_ai_cache_cleanup(void *data);
 
 
-static ngx_str_t  ngx_http_ai_cache_states[] = {
-    ngx_string(""),
-    ngx_string("MISS"),
-    ngx_string("BYPASS"),
-    ngx_string("EXPIRED"),
-    ngx_string("HIT"),
-    ngx_string("STALE"),
-    ngx_string("COALESCED")
-};
-
-
 ngx_int_t
 ngx_http_ai_cache_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
@@ -474,13 +463,6 @@ ngx_http_ai_cache_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 }
 
 
-ngx_str_t *
-ngx_http_ai_cache_state(ngx_http_ai_cache_e cached)
-{
-    return &ngx_http_ai_cache_states[cached];
-}
-
-
 ngx_int_t
 ngx_http_ai_cache_header_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
@@ -493,7 +475,7 @@ ngx_http_ai_cache_header_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     }
 
     if (ngx_http_ai_header_add(&r->headers_out.headers, "x-ai-cache",
-                               ngx_http_ai_cache_state(ctx->cached))
+                               ngx_http_ai_cached_word(ctx->cached))
         == NULL)
     {
         return NGX_ERROR;

@@ -363,7 +363,7 @@ ngx_http_ai_cache_variable(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    s = ngx_http_ai_cache_state(ctx->cached);
+    s = ngx_http_ai_cached_word(ctx->cached);
 
     v->valid = 1;
     v->no_cacheable = 0;

@@ -83,8 +83,8 @@ ngx_http_ai_cache_replay(ngx_http_ai_cached_t *c,
 
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "ai cache: %V, before: %V",
-                   ngx_http_ai_cache_state(cached),
-                   ngx_http_ai_cache_state(before));
+                   ngx_http_ai_cached_word(cached),
+                   ngx_http_ai_cached_word(before));
 
     c->step = NGX_HTTP_AI_CACHED_PASSED;
 

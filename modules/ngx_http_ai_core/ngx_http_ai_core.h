@@ -42,27 +42,6 @@
 #define NGX_HTTP_AI_VERSION  "0.1.0"
 
 
-typedef enum {
-    NGX_HTTP_AI_USAGE_NONE = 0,
-    NGX_HTTP_AI_USAGE_PROVIDER,       /* the provider's figures */
-    NGX_HTTP_AI_USAGE_COUNTED,        /* counted from what was relayed */
-    NGX_HTTP_AI_USAGE_ESTIMATED       /* input figure only, or a cut answer */
-} ngx_http_ai_usage_state_e;
-
-
-/* where the answer came from */
-
-typedef enum {
-    NGX_HTTP_AI_CACHE_NONE = 0,       /* nobody has looked */
-    NGX_HTTP_AI_CACHE_MISS,
-    NGX_HTTP_AI_CACHE_BYPASS,         /* was not to be looked for */
-    NGX_HTTP_AI_CACHE_EXPIRED,        /* there was one, too old */
-    NGX_HTTP_AI_CACHE_HIT,
-    NGX_HTTP_AI_CACHE_STALE,          /* too old, and better than nothing */
-    NGX_HTTP_AI_CACHE_COALESCED       /* that of a request that was running */
-} ngx_http_ai_cache_e;
-
-
 /*
  * The order of a request's way through the gateway; hooks of one stage run in
  * registration order.  A hook returns NGX_OK (go on), NGX_DECLINED (not

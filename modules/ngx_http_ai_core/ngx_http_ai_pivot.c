@@ -29,6 +29,36 @@ static ngx_str_t  ngx_http_ai_op_names[] = {
 };
 
 
+static ngx_str_t  ngx_http_ai_usage_names[] = {
+    ngx_string("none"),
+    ngx_string("provider"),
+    ngx_string("counted"),
+    ngx_string("estimated")
+};
+
+
+static ngx_str_t  ngx_http_ai_cached_names[] = {
+    ngx_string(""),
+    ngx_string("miss"),
+    ngx_string("bypass"),
+    ngx_string("expired"),
+    ngx_string("hit"),
+    ngx_string("stale"),
+    ngx_string("coalesced")
+};
+
+
+static ngx_str_t  ngx_http_ai_cached_words[] = {
+    ngx_string(""),
+    ngx_string("MISS"),
+    ngx_string("BYPASS"),
+    ngx_string("EXPIRED"),
+    ngx_string("HIT"),
+    ngx_string("STALE"),
+    ngx_string("COALESCED")
+};
+
+
 static ngx_str_t  ngx_http_ai_finish_names[] = {
     ngx_string(""),
     ngx_string("stop"),
@@ -138,6 +168,27 @@ ngx_http_ai_op_name(ngx_http_ai_op_e op)
     }
 
     return &ngx_http_ai_op_names[op];
+}
+
+
+ngx_str_t *
+ngx_http_ai_usage_name(ngx_http_ai_usage_state_e state)
+{
+    return &ngx_http_ai_usage_names[state];
+}
+
+
+ngx_str_t *
+ngx_http_ai_cached_name(ngx_http_ai_cache_e cached)
+{
+    return &ngx_http_ai_cached_names[cached];
+}
+
+
+ngx_str_t *
+ngx_http_ai_cached_word(ngx_http_ai_cache_e cached)
+{
+    return &ngx_http_ai_cached_words[cached];
 }
 
 

@@ -104,6 +104,29 @@ typedef struct {
 } ngx_http_ai_usage_t;
 
 
+/* how the figures of a request are known */
+
+typedef enum {
+    NGX_HTTP_AI_USAGE_NONE = 0,
+    NGX_HTTP_AI_USAGE_PROVIDER,       /* the provider's figures */
+    NGX_HTTP_AI_USAGE_COUNTED,        /* counted from what was relayed */
+    NGX_HTTP_AI_USAGE_ESTIMATED       /* input figure only, or a cut answer */
+} ngx_http_ai_usage_state_e;
+
+
+/* where the answer came from */
+
+typedef enum {
+    NGX_HTTP_AI_CACHE_NONE = 0,       /* nobody has looked */
+    NGX_HTTP_AI_CACHE_MISS,
+    NGX_HTTP_AI_CACHE_BYPASS,         /* was not to be looked for */
+    NGX_HTTP_AI_CACHE_EXPIRED,        /* there was one, too old */
+    NGX_HTTP_AI_CACHE_HIT,
+    NGX_HTTP_AI_CACHE_STALE,          /* too old, and better than nothing */
+    NGX_HTTP_AI_CACHE_COALESCED       /* that of a request that was running */
+} ngx_http_ai_cache_e;
+
+
 typedef enum {
     NGX_HTTP_AI_FINISH_NONE = 0,
     NGX_HTTP_AI_FINISH_STOP,
@@ -329,6 +352,11 @@ int64_t ngx_http_ai_usage_input(ngx_http_ai_usage_t *u);
 ngx_str_t *ngx_http_ai_op_name(ngx_http_ai_op_e op);
 ngx_str_t *ngx_http_ai_finish_name(ngx_http_ai_finish_e f);  /* OpenAI's */
 ngx_str_t *ngx_http_ai_err_name(ngx_http_ai_err_e e);
+ngx_str_t *ngx_http_ai_usage_name(ngx_http_ai_usage_state_e state);  /* "none",
+                                                 ... */
+ngx_str_t *ngx_http_ai_cached_name(ngx_http_ai_cache_e cached);  /* "hit" */
+ngx_str_t *ngx_http_ai_cached_word(ngx_http_ai_cache_e cached);  /* "HIT", as
+                                                 in x-ai-cache */
 
 /* status that the gateway sends for a class when it has no better one */
 ngx_uint_t ngx_http_ai_err_status(ngx_http_ai_err_e e);

@@ -105,14 +105,6 @@ static ngx_http_variable_t  ngx_http_ai_vars[] = {
 };
 
 
-static ngx_str_t  ngx_http_ai_usage_states[] = {
-    ngx_string("none"),
-    ngx_string("provider"),
-    ngx_string("counted"),
-    ngx_string("estimated")
-};
-
-
 static void
 ngx_http_ai_set_variable(ngx_http_variable_value_t *v, u_char *data,
     size_t len)
@@ -252,7 +244,7 @@ ngx_http_ai_state_variable(ngx_http_request_t *r,
         return NGX_OK;
 
     case NGX_HTTP_AI_STATE_USAGE:
-        s = &ngx_http_ai_usage_states[ctx->usage_state];
+        s = ngx_http_ai_usage_name(ctx->usage_state);
         ngx_http_ai_set_variable(v, s->data, s->len);
         return NGX_OK;
 

@@ -58,25 +58,6 @@ static u_char *ngx_http_ai_log_times(u_char *p,
     ngx_http_ai_log_record_t *rec);
 
 
-static ngx_str_t  ngx_http_ai_log_states[] = {
-    ngx_string("none"),
-    ngx_string("provider"),
-    ngx_string("counted"),
-    ngx_string("estimated")
-};
-
-
-static ngx_str_t  ngx_http_ai_log_caches[] = {
-    ngx_string(""),
-    ngx_string("miss"),
-    ngx_string("bypass"),
-    ngx_string("expired"),
-    ngx_string("hit"),
-    ngx_string("stale"),
-    ngx_string("coalesced")
-};
-
-
 #define ngx_http_ai_log_lit(p, literal)                                       \
     ngx_cpymem(p, literal, sizeof(literal) - 1)
 
@@ -461,7 +442,7 @@ ngx_http_ai_log_line(u_char *p, ngx_http_request_t *r,
     ngx_http_ai_log_flag(p, "recovered", ctx->recovered);
     ngx_http_ai_log_flag(p, "cut", ctx->cut);
 
-    s = &ngx_http_ai_log_states[ctx->usage_state];
+    s = ngx_http_ai_usage_name(ctx->usage_state);
 
     p = ngx_http_ai_log_lit(p, ",\"usage_state\":\"");
     p = ngx_cpymem(p, s->data, s->len);
@@ -488,7 +469,7 @@ ngx_http_ai_log_line(u_char *p, ngx_http_request_t *r,
 
     ngx_http_ai_log_str(p, "limit", &rec->values[NGX_HTTP_AI_LOG_LIMIT]);
     ngx_http_ai_log_str(p, "quota", &rec->values[NGX_HTTP_AI_LOG_QUOTA]);
-    ngx_http_ai_log_str(p, "cache", &ngx_http_ai_log_caches[ctx->cached]);
+    ngx_http_ai_log_str(p, "cache", ngx_http_ai_cached_name(ctx->cached));
     ngx_http_ai_log_str(p, "guard", &rec->values[NGX_HTTP_AI_LOG_GUARD]);
     ngx_http_ai_log_str(p, "switch", &ctx->switched);
 

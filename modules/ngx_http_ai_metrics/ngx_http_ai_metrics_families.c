@@ -32,23 +32,6 @@ static ngx_str_t  ngx_http_ai_family_tokens[] = {
     ngx_string("reasoning")
 };
 
-static ngx_str_t  ngx_http_ai_family_usages[] = {
-    ngx_string("none"),
-    ngx_string("provider"),
-    ngx_string("counted"),
-    ngx_string("estimated")
-};
-
-static ngx_str_t  ngx_http_ai_family_cacheds[] = {
-    ngx_null_string,
-    ngx_string("miss"),
-    ngx_string("bypass"),
-    ngx_string("expired"),
-    ngx_string("hit"),
-    ngx_string("stale"),
-    ngx_string("coalesced")
-};
-
 static ngx_str_t  ngx_http_ai_family_finishes[] = {
     ngx_null_string,
     ngx_string("stop"),
@@ -387,14 +370,14 @@ ngx_http_ai_family_token(ngx_uint_t i)
 static ngx_str_t *
 ngx_http_ai_family_usage(ngx_uint_t i)
 {
-    return &ngx_http_ai_family_usages[i];
+    return ngx_http_ai_usage_name(i);
 }
 
 
 static ngx_str_t *
 ngx_http_ai_family_cached(ngx_uint_t i)
 {
-    return &ngx_http_ai_family_cacheds[i];
+    return ngx_http_ai_cached_name(i);
 }
 
 

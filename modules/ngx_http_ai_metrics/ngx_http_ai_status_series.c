@@ -377,10 +377,6 @@ ngx_http_ai_status_model(ngx_http_ai_out_t *out,
     ngx_uint_t                    i;
     ngx_http_ai_request_cells_t  *cells;
 
-    static const char  *cached[] = {
-        NULL, "miss", "bypass", "expired", "hit", "stale", "coalesced"
-    };
-
     cells = &row->cells.request;
 
     ngx_http_ai_out_lit(out, "{");
@@ -398,7 +394,9 @@ ngx_http_ai_status_model(ngx_http_ai_out_t *out,
     ngx_http_ai_out_lit(out, "{");
 
     for (i = NGX_HTTP_AI_CACHE_MISS; i <= NGX_HTTP_AI_CACHE_COALESCED; i++) {
-        ngx_http_ai_status_int(out, cached[i], cells->cached[i]);
+        ngx_http_ai_status_int(out,
+                               (char *) ngx_http_ai_cached_name(i)->data,
+                               cells->cached[i]);
     }
 
     ngx_http_ai_out_lit(out, "}");

@@ -66,7 +66,6 @@ static void ngx_http_ai_span_value(ngx_http_ai_out_t *out, ngx_str_t *value);
 static void ngx_http_ai_span_plain(ngx_http_ai_out_t *out, ngx_str_t *value);
 static void ngx_http_ai_span_int(ngx_http_ai_out_t *out, int64_t value);
 static void ngx_http_ai_span_vendor(ngx_http_ai_out_t *out, ngx_str_t *vendor);
-static ngx_str_t *ngx_http_ai_span_cached(ngx_http_ai_cache_e cached);
 
 
 /* values of gen_ai.provider.name that differ from the vendor's name here */
@@ -227,13 +226,6 @@ ngx_http_ai_span_request(ngx_http_ai_span_t *s)
     ngx_http_ai_out_t  *out;
     ngx_http_ai_try_t   t;
 
-    static ngx_str_t    states[] = {
-        ngx_string("none"),
-        ngx_string("provider"),
-        ngx_string("counted"),
-        ngx_string("estimated")
-    };
-
     ctx = s->ctx;
     out = s->out;
 
@@ -271,7 +263,7 @@ ngx_http_ai_span_request(ngx_http_ai_span_t *s)
 
     if (ctx->cached != NGX_HTTP_AI_CACHE_NONE) {
         ngx_http_ai_attr_plain(out, "nginx_ai.cache",
-                               ngx_http_ai_span_cached(ctx->cached));
+                               ngx_http_ai_cached_word(ctx->cached));
     }
 
     if (ctx->ttft >= 0) {
@@ -284,7 +276,7 @@ ngx_http_ai_span_request(ngx_http_ai_span_t *s)
 
     if (ctx->usage_state != NGX_HTTP_AI_USAGE_NONE) {
         ngx_http_ai_attr_plain(out, "nginx_ai.usage.state",
-                               &states[ctx->usage_state]);
+                               ngx_http_ai_usage_name(ctx->usage_state));
     }
 
     if (ctx->attempts == 0 || ctx->attempt == NULL) {
@@ -541,7 +533,7 @@ ngx_http_ai_span_events(ngx_http_ai_span_t *s, ngx_uint_t n)
                                "cache");
         ngx_http_ai_trace_text(out, "nginx_ai.cache",
                                sizeof("nginx_ai.cache") - 1,
-                               ngx_http_ai_span_cached(ctx->cached));
+                               ngx_http_ai_cached_word(ctx->cached));
         ngx_http_ai_out_lit(out, "]}");
     }
 
@@ -827,21 +819,4 @@ ngx_http_ai_span_vendor(ngx_http_ai_out_t *out, ngx_str_t *vendor)
     }
 
     ngx_http_ai_attr_plain(out, "gen_ai.provider.name", name);
-}
-
-
-static ngx_str_t *
-ngx_http_ai_span_cached(ngx_http_ai_cache_e cached)
-{
-    static ngx_str_t  names[] = {
-        ngx_string(""),
-        ngx_string("MISS"),
-        ngx_string("BYPASS"),
-        ngx_string("EXPIRED"),
-        ngx_string("HIT"),
-        ngx_string("STALE"),
-        ngx_string("COALESCED")
-    };
-
-    return &names[cached];
 }
