@@ -142,7 +142,7 @@ ngx_http_ai_trace_spans(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 static void
 ngx_http_ai_span_server(ngx_http_ai_span_t *s, ngx_uint_t n)
 {
-    int64_t              end;
+    int64_t              start, end;
     ngx_str_t            method;
     ngx_uint_t           status;
     ngx_http_ai_ctx_t   *ctx;
@@ -160,9 +160,12 @@ ngx_http_ai_span_server(ngx_http_ai_span_t *s, ngx_uint_t n)
 
     end = s->wall + (int64_t) ngx_current_msec;
 
-    ngx_http_ai_span_times(s, ngx_min((int64_t) r->start_sec * 1000
-                                      + (int64_t) r->start_msec, end),
-                           end);
+    /* of two clocks: what belongs to the request must not begin before it */
+
+    start = (int64_t) r->start_sec * 1000 + (int64_t) r->start_msec;
+    start = ngx_min(start, s->wall + (int64_t) ctx->start);
+
+    ngx_http_ai_span_times(s, ngx_min(start, end), end);
 
     status = r->err_status ? r->err_status : r->headers_out.status;
 
