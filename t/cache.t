@@ -123,6 +123,8 @@ bad('inactive', 'ai_cache_zone a 1m inactive=x;', 'ai_pass model;',
     qr/invalid "inactive=x", it is a time/);
 bad('inactive without a disk', 'ai_cache_zone a 1m inactive=1d;',
     'ai_pass model;', qr/"inactive" needs "disk"/);
+bad('threads without a disk', 'ai_cache_zone a 1m threads=x;',
+    'ai_pass model;', qr/"threads" needs "disk"/);
 
 bad('unknown zone', $zone, 'ai_pass model; ai_cache answer ttl=1m '
     . 'scope=global;',

@@ -22,6 +22,8 @@ static char *ngx_http_ai_cache_zone_param(ngx_conf_t *cf,
     ngx_http_ai_cache_zone_t *zone, ngx_str_t *arg);
 static char *ngx_http_ai_cache_zone_disk(ngx_conf_t *cf,
     ngx_http_ai_cache_zone_t *zone, ngx_str_t *s);
+static char *ngx_http_ai_cache_zone_threads(ngx_conf_t *cf,
+    ngx_http_ai_cache_zone_t *zone, ngx_str_t *s);
 static char *ngx_http_ai_cache_param(ngx_conf_t *cf,
     ngx_http_ai_cache_use_t *use, ngx_str_t *arg);
 static char *ngx_http_ai_cache_scope(ngx_conf_t *cf,
@@ -39,7 +41,7 @@ static ngx_int_t ngx_http_ai_cache_resolve_use(ngx_conf_t *cf,
 
 static ngx_str_t  ngx_http_ai_cache_zone_params[] = {
     ngx_string("disk"), ngx_string("redis"), ngx_string("max_size"),
-    ngx_string("inactive")
+    ngx_string("inactive"), ngx_string("threads")
 };
 
 
@@ -122,6 +124,13 @@ ngx_http_ai_cache_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
+    if ((zone->pool.len || zone->no_threads) && zone->disk.len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "cache zone \"%V\": \"threads\" needs \"disk\"",
+                           &zone->name);
+        return NGX_CONF_ERROR;
+    }
+
     if (zone->max_size == 0) {
         zone->max_size = NGX_HTTP_AI_CACHE_MAX_SIZE;
     }
@@ -171,6 +180,10 @@ ngx_http_ai_cache_zone_param(ngx_conf_t *cf, ngx_http_ai_cache_zone_t *zone,
         }
 
         return NGX_CONF_OK;
+    }
+
+    if (ngx_http_ai_conf_arg(arg, "threads", &s)) {
+        return ngx_http_ai_cache_zone_threads(cf, zone, &s);
     }
 
     name = *arg;
@@ -265,6 +278,41 @@ invalid:
                        "once", &zone->name, s);
 
     return NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_http_ai_cache_zone_threads(ngx_conf_t *cf, ngx_http_ai_cache_zone_t *zone,
+    ngx_str_t *s)
+{
+    if (s->len == 0 || zone->pool.len || zone->no_threads) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "cache zone \"%V\": invalid \"threads=%V\", it is "
+                           "the name of a \"thread_pool\", or \"off\", given "
+                           "once", &zone->name, s);
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_http_ai_str_is(s, "off")) {
+        zone->no_threads = 1;
+        return NGX_CONF_OK;
+    }
+
+#if (NGX_THREADS)
+
+    zone->pool = *s;
+
+    return NGX_CONF_OK;
+
+#else
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "cache zone \"%V\": \"threads=%V\" needs nginx built "
+                       "with \"--with-threads\"", &zone->name, s);
+
+    return NGX_CONF_ERROR;
+
+#endif
 }
 
 

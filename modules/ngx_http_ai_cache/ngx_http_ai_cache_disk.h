@@ -30,9 +30,10 @@ void ngx_http_ai_cache_disk_begin(ngx_http_ai_cache_zone_t *zone,
 void ngx_http_ai_cache_disk_start(ngx_http_ai_cache_zone_t *zone);
 void ngx_http_ai_cache_disk_stop(ngx_http_ai_cache_zone_t *zone);
 
-/* NGX_OK, NGX_DECLINED or NGX_ERROR: no memory */
+/* as ngx_http_ai_cache_lookup() */
 ngx_int_t ngx_http_ai_cache_disk_read(ngx_http_ai_cache_zone_t *zone,
-    u_char *id, ngx_pool_t *pool, ngx_http_ai_cache_found_t *found);
+    u_char *id, ngx_pool_t *pool, ngx_http_ai_cache_found_t *found,
+    ngx_http_ai_cache_found_pt handler, void *data);
 
 /* soon, from the event loop; the bytes are copied */
 void ngx_http_ai_cache_disk_write(ngx_http_ai_cache_zone_t *zone,

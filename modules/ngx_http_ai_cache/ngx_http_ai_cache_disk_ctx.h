@@ -13,6 +13,7 @@
 
 #include "ngx_http_ai_cache.h"
 #include "ngx_http_ai_cache_disk.h"
+#include "ngx_http_ai_cache_disk_file.h"
 
 
 /* files that one walk can remove */
@@ -46,11 +47,14 @@ typedef struct {
 } ngx_http_ai_cache_walk_t;
 
 
+typedef struct ngx_http_ai_cache_write_s  ngx_http_ai_cache_write_t;
+
 struct ngx_http_ai_cache_disk_s {
     ngx_http_ai_cache_zone_t    *zone;
 
     ngx_queue_t                  queue;       /* to be written */
-    ngx_uint_t                   nqueued;
+    ngx_http_ai_cache_write_t   *writing;     /* not in it any more */
+    ngx_uint_t                   nqueued;     /* with that one */
     size_t                       queued;      /* bytes */
     ngx_event_t                  event;
     ngx_http_ai_cache_event_t    event_data;
@@ -72,6 +76,14 @@ typedef struct {
 
 u_char *ngx_http_ai_cache_disk_name(ngx_http_ai_cache_disk_t *disk, u_char *id,
     u_char *name);
+
+/* sets the other name that it is written under */
+void ngx_http_ai_cache_disk_temp(ngx_http_ai_cache_disk_t *disk,
+    ngx_http_ai_cache_file_t *file);
+
+/* a full or broken disk is told once in a second; call: NULL is no error */
+void ngx_http_ai_cache_disk_error(ngx_http_ai_cache_disk_t *disk,
+    const char *call, ngx_err_t err, u_char *name);
 
 off_t ngx_http_ai_cache_disk_used(ngx_http_ai_cache_disk_t *disk);
 

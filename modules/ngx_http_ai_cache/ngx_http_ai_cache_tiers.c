@@ -11,14 +11,20 @@
 
 typedef struct {
     ngx_http_ai_cache_zone_t    *zone;
+    ngx_pool_t                  *pool;
     ngx_http_ai_cache_found_t   *found;
     ngx_http_ai_cache_found_t    other;       /* of Redis */
     ngx_http_ai_cache_found_pt   handler;
     void                        *data;
     unsigned                     stale:1;     /* found has a stale one */
+    u_char                       id[NGX_HTTP_AI_CACHE_ID];
 } ngx_http_ai_cache_lookup_t;
 
 
+static void ngx_http_ai_cache_disk_looked(void *data, ngx_int_t rc,
+    ngx_http_ai_cache_found_t *found);
+static ngx_int_t ngx_http_ai_cache_further(ngx_http_ai_cache_lookup_t *lookup,
+    ngx_int_t rc);
 static ngx_int_t ngx_http_ai_cache_in_memory(ngx_http_ai_cache_zone_t *zone,
     u_char *id, ngx_pool_t *pool, ngx_http_ai_cache_found_t *found);
 static void ngx_http_ai_cache_promote(ngx_http_ai_cache_zone_t *zone,
@@ -32,26 +38,17 @@ ngx_http_ai_cache_lookup(ngx_http_ai_cache_zone_t *zone, u_char *id,
     ngx_pool_t *pool, ngx_http_ai_cache_found_t *found,
     ngx_http_ai_cache_found_pt handler, void *data)
 {
-    ngx_int_t                    rc, remote;
+    ngx_int_t                    rc;
     ngx_http_ai_cache_lookup_t  *lookup;
 
     rc = ngx_http_ai_cache_in_memory(zone, id, pool, found);
 
-    if (rc == NGX_DECLINED && zone->on_disk) {
-        rc = ngx_http_ai_cache_disk_read(zone, id, pool, found);
-
-        if (rc == NGX_OK) {
-            ngx_http_ai_cache_promote(zone, found);
-        }
-    }
-
-    if (rc == NGX_ERROR || zone->remote == NULL
-        || (rc == NGX_OK && found->meta.fresh > ngx_http_ai_cache_now()))
+    if (rc == NGX_ERROR
+        || (rc == NGX_OK && found->meta.fresh > ngx_http_ai_cache_now())
+        || (zone->on_disk == NULL && zone->remote == NULL))
     {
         return rc;
     }
-
-    /* another node may have a younger one than a stale one here */
 
     lookup = ngx_palloc(pool, sizeof(ngx_http_ai_cache_lookup_t));
     if (lookup == NULL) {
@@ -59,12 +56,68 @@ ngx_http_ai_cache_lookup(ngx_http_ai_cache_zone_t *zone, u_char *id,
     }
 
     lookup->zone = zone;
+    lookup->pool = pool;
     lookup->found = found;
     lookup->handler = handler;
     lookup->data = data;
+    ngx_memcpy(lookup->id, id, NGX_HTTP_AI_CACHE_ID);
+
+    if (rc == NGX_DECLINED && zone->on_disk) {
+        rc = ngx_http_ai_cache_disk_read(zone, id, pool, found,
+                                         ngx_http_ai_cache_disk_looked,
+                                         lookup);
+        if (rc == NGX_AGAIN) {
+            return NGX_AGAIN;
+        }
+
+        if (rc == NGX_OK) {
+            ngx_http_ai_cache_promote(zone, found);
+        }
+    }
+
+    return ngx_http_ai_cache_further(lookup, rc);
+}
+
+
+static void
+ngx_http_ai_cache_disk_looked(void *data, ngx_int_t rc,
+    ngx_http_ai_cache_found_t *found)
+{
+    ngx_http_ai_cache_lookup_t *lookup = data;
+
+    if (rc == NGX_OK) {
+        ngx_http_ai_cache_promote(lookup->zone, found);
+    }
+
+    rc = ngx_http_ai_cache_further(lookup, rc);
+
+    if (rc != NGX_AGAIN) {
+        lookup->handler(lookup->data, rc, found);
+    }
+}
+
+
+/* another node may have a younger one than a stale one here */
+
+static ngx_int_t
+ngx_http_ai_cache_further(ngx_http_ai_cache_lookup_t *lookup, ngx_int_t rc)
+{
+    ngx_int_t                  remote;
+    ngx_http_ai_cache_zone_t  *zone;
+
+    zone = lookup->zone;
+
+    if (rc == NGX_ERROR || zone->remote == NULL
+        || (rc == NGX_OK
+            && lookup->found->meta.fresh > ngx_http_ai_cache_now()))
+    {
+        return rc;
+    }
+
     lookup->stale = (rc == NGX_OK);
 
-    remote = ngx_http_ai_cache_remote_get(zone, id, pool, &lookup->other,
+    remote = ngx_http_ai_cache_remote_get(zone, lookup->id, lookup->pool,
+                                          &lookup->other,
                                           ngx_http_ai_cache_looked, lookup);
 
     return (remote == NGX_DECLINED) ? rc : remote;

@@ -68,6 +68,8 @@ struct ngx_http_ai_cache_zone_s {
     ngx_str_t                    redis_name;  /* or empty */
     size_t                       max_size;    /* of one answer */
     time_t                       inactive;    /* of a file; 0: no limit */
+    ngx_str_t                    pool;        /* of threads; empty: default */
+    ngx_uint_t                   no_threads;
     u_char                      *file;
     ngx_uint_t                   line;
 
@@ -77,6 +79,9 @@ struct ngx_http_ai_cache_zone_s {
     ngx_http_ai_cache_sh_t      *sh;
     ngx_http_ai_cache_disk_t    *on_disk;
     ngx_http_ai_cache_remote_t  *remote;
+#if (NGX_THREADS)
+    ngx_thread_pool_t           *threads;     /* NULL: without */
+#endif
     ngx_int_t                    worker;      /* of this process, for flights;
                                                  NGX_ERROR: none */
     uint64_t                     generation;  /* of live data, applied */
