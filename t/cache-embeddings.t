@@ -45,7 +45,8 @@ sub answer {
     @inputs = ([ @inputs ]) if @inputs && $inputs[0] =~ /^\d+$/
                                && !ref $inputs[0] && $v->{numbers};
 
-    return json_script($v->{status}, { error => { message => 'no' } })
+    return [ $v->{wait} ? [ 'sleep', $v->{wait} ] : (),
+             @{ json_script($v->{status}, { error => { message => 'no' } }) } ]
         if $v->{status};
 
     $tokens += ref $_ ? scalar @$_ : length for @inputs;
@@ -58,9 +59,9 @@ sub answer {
     @data = reverse @data if $v->{reverse};
     pop @data if $v->{less};
 
-    return json_script(200, {
+    return [ $v->{wait} ? [ 'sleep', $v->{wait} ] : (), @{ json_script(200, {
         object => 'list', data => \@data, model => 'vectors-1',
-        usage => { prompt_tokens => $tokens, total_tokens => $tokens } });
+        usage => { prompt_tokens => $tokens, total_tokens => $tokens } }) } ];
 }
 
 my $p = AI::Provider->start(handler => \&answer);
@@ -87,6 +88,10 @@ END
     location /stale/  { ai_pass model; ai_cache vectors ttl=1s
                         scope=$http_x_tenant stale=1m;
                         ai_cache_use_stale 5xx error; }
+    location /update/ { ai_pass model; ai_cache vectors ttl=1s
+                        scope=global vary=update stale=1m;
+                        ai_cache_use_stale updating; }
+    location /alone/  { ai_pass model; ai_cache_lock off; }
 END
 
 my $client = $gw->client;
@@ -293,6 +298,108 @@ sub tokens { return $_[0]->json->{usage}{total_tokens} }
 
     $gw->allow(qr/has other vectors than those that it was asked for/);
     $gw->allow(qr/a stale answer is sent instead of an error/);
+}
+
+
+# several clients ask for the same at the same time
+
+sub together {
+    my ($path, $n, $input) = @_;
+
+    return map { $client->open("$path/embeddings",
+                               { model => 'e', input => $input }) } 1 .. $n;
+}
+
+sub states {
+    my %n;
+    $n{"$_->{status} " . ($_->{headers}{'x-ai-cache'} // 'none')}++ for @_;
+    return \%n;
+}
+
+{
+    my @want = map { vector($_) } qw(t1 one t2 t1);
+
+    ask('/v1', [ 'one', 'two' ]);
+    $p->reset;
+    $p->set(wait => 500);
+
+    my @c = together('/v1', 8, [ qw(t1 one t2 t1) ]);
+    $_->finish for @c;
+
+    is_deeply(states(@c), { '200 MISS' => 1, '200 COALESCED' => 7 },
+              'the same batch from eight clients');
+    is_deeply(asked(), [ [ 't1', 't2' ] ],
+              '... one request, for what is missing');
+    is(scalar(grep { encode_json(vectors($_)) eq encode_json(\@want) } @c), 8,
+       '... all have all of it, in order');
+
+    my ($one) = grep { $_->{headers}{'x-ai-cache'} eq 'COALESCED' } @c;
+    my ($led) = grep { $_->{headers}{'x-ai-cache'} eq 'MISS' } @c;
+
+    is($one->{headers}{'x-cost'} + 0, 0, '... for nothing');
+    cmp_ok($led->{headers}{'x-cost'}, '>', 0, '... but the one that has asked');
+    is_deeply($one->json->{usage}, $led->json->{usage}, '... the same usage');
+
+    $p->set(wait => 0);
+    is_state(ask('/v1', [ 't2', 't1' ]), 'HIT', '... each input is stored');
+
+    # another batch does not wait for it
+
+    $p->reset;
+    $p->set(wait => 500);
+    @c = (together('/v1', 1, [ 'u1', 'u2' ]), together('/v1', 1, [ 'u2' ]));
+    $_->finish for @c;
+    is_deeply(states(@c), { '200 MISS' => 2 }, 'other batches ask');
+
+    # with "ai_cache_lock off"
+
+    $p->reset;
+    @c = together('/alone', 2, [ 'v1', 'v2' ]);
+    $_->finish for @c;
+    is_deeply(states(@c), { '200 MISS' => 2 }, 'without a lock all ask');
+
+    # the first client leaves
+
+    $p->reset;
+    my ($first) = together('/v1', 1, [ 'w1', 'w2' ]);
+    $p->wait_log(sub { @_ == 1 });
+    @c = together('/v1', 3, [ 'w1', 'w2' ]);
+    sleep(0.2);
+    $first->reset;
+    $_->finish for @c;
+    is_deeply(states(@c), { '200 COALESCED' => 3 }, 'the first client leaves');
+    is_deeply(asked(), [ [ 'w1', 'w2' ] ], '... its request goes on');
+
+    # failures
+
+    $p->reset;
+    $p->set(status => 400);
+    @c = together('/v1', 3, [ 'x1', 'x2' ]);
+    $_->finish for @c;
+    is_deeply([ map { $_->{status} } @c ], [ 400, 400, 400 ],
+              'a failure is one for all');
+    $p->set(status => 0);
+
+    # while somebody else gets new ones
+
+    $p->set(wait => 0);
+    ask('/update', [ 'y1', 'y2' ]);
+    sleep(1.2);
+    $p->reset;
+    $p->set(wait => 500);
+    ($first) = together('/update', 1, [ 'y1', 'y2' ]);
+    $p->wait_log(sub { @_ == 1 });
+
+    my $r = ask('/update', [ 'y1', 'y2' ]);
+
+    is_state($r, 'STALE', 'stale ones while they are updated');
+    is_deeply(vectors($r), [ map { vector($_) } qw(y1 y2) ], '... all');
+
+    $first->finish;
+    is_state($first, 'EXPIRED', '... the first one waits');
+    $p->set(wait => 0);
+    is_deeply(asked(), [ [ 'y1', 'y2' ] ], '... one request');
+    is_state(ask('/update', [ 'y1', 'y2' ]), 'HIT', '... and all are new');
 }
 
 

@@ -206,11 +206,21 @@ ngx_int_t ngx_http_ai_cache_settle(ngx_http_request_t *r,
 ngx_int_t ngx_http_ai_cache_header_hook(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
+/* nothing fresh was found: as a hook */
+ngx_int_t ngx_http_ai_cache_join(ngx_http_ai_cached_t *c);
+
 
 /* ngx_http_ai_cache_tap.c: the leader's side */
 
 /* the request goes to a provider, its answer may be stored */
 void ngx_http_ai_cache_tap(ngx_http_ai_cached_t *c);
+
+/* parts of a tap: some bytes for those who follow, how many they are, and
+ * that the answer, which meta is of, is whole */
+void ngx_http_ai_cache_share(ngx_http_ai_cached_t *c, ngx_chain_t *in);
+ngx_uint_t ngx_http_ai_cache_tap_wanted(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx);
+void ngx_http_ai_cache_landed(ngx_http_ai_cached_t *c);
 
 /* the request ends: so does what it leads */
 void ngx_http_ai_cache_abandon(ngx_http_ai_cached_t *c);
@@ -225,6 +235,13 @@ ngx_int_t ngx_http_ai_cache_inputs(ngx_http_ai_cached_t *c,
 /* with c->inputs: looks for them, and has looked; as hooks */
 ngx_int_t ngx_http_ai_cache_inputs_look(ngx_http_ai_cached_t *c);
 ngx_int_t ngx_http_ai_cache_inputs_looked(ngx_http_ai_cached_t *c);
+
+/* a provider is asked for those that are missing: as a hook */
+ngx_int_t ngx_http_ai_cache_inputs_ask(ngx_http_ai_cached_t *c);
+
+/* stale ones instead of those that are missing; as ngx_http_ai_cache_replay(),
+ * NGX_DECLINED: they are no answer */
+ngx_int_t ngx_http_ai_cache_inputs_stale(ngx_http_ai_cached_t *c);
 
 
 /* ngx_http_ai_cache_replay.c */

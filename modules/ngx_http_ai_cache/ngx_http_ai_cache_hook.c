@@ -22,13 +22,14 @@ static ngx_int_t ngx_http_ai_cache_look(ngx_http_ai_cached_t *c);
 static void ngx_http_ai_cache_look_done(void *data, ngx_int_t rc,
     ngx_http_ai_cache_found_t *found);
 static ngx_int_t ngx_http_ai_cache_looked(ngx_http_ai_cached_t *c);
-static ngx_int_t ngx_http_ai_cache_join(ngx_http_ai_cached_t *c);
 static ngx_int_t ngx_http_ai_cache_waited(ngx_http_ai_cached_t *c);
 static ngx_int_t ngx_http_ai_cache_whole(ngx_http_ai_cached_t *c);
 static ngx_int_t ngx_http_ai_cache_failed(ngx_http_ai_cached_t *c);
 static ngx_int_t ngx_http_ai_cache_lead(ngx_http_ai_cached_t *c,
     uint64_t flight);
+static ngx_int_t ngx_http_ai_cache_send_stale(ngx_http_ai_cached_t *c);
 static ngx_int_t ngx_http_ai_cache_alone(ngx_http_ai_cached_t *c);
+static ngx_int_t ngx_http_ai_cache_go_on(ngx_http_ai_cached_t *c);
 static void ngx_http_ai_cache_cleanup(void *data);
 
 
@@ -156,14 +157,14 @@ ngx_http_ai_cache_looked(ngx_http_ai_cached_t *c)
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_ai_cache_join(ngx_http_ai_cached_t *c)
 {
     uint64_t                    flight;
     ngx_int_t                   rc;
     ngx_http_ai_cache_store_t  *st;
 
-    if (!c->conf->lock) {
+    if (!c->conf->lock || c->no_lookup) {
         return ngx_http_ai_cache_lead(c, 0);
     }
 
@@ -197,7 +198,7 @@ ngx_http_ai_cache_join(ngx_http_ai_cached_t *c)
 
         c->reader.flight = 0;
 
-        rc = ngx_http_ai_cache_replay(c, &c->found, NGX_HTTP_AI_CACHE_STALE);
+        rc = ngx_http_ai_cache_send_stale(c);
 
         return (rc == NGX_DECLINED) ? ngx_http_ai_cache_alone(c) : rc;
     }
@@ -310,7 +311,7 @@ ngx_http_ai_cache_failed(ngx_http_ai_cached_t *c)
     if (error < NGX_HTTP_AI_ERR_MAX && ngx_http_ai_cache_use_stale(c, error)) {
         ngx_http_ai_cache_unfollow(c);
 
-        rc = ngx_http_ai_cache_replay(c, &c->found, NGX_HTTP_AI_CACHE_STALE);
+        rc = ngx_http_ai_cache_send_stale(c);
 
         return (rc == NGX_DECLINED) ? ngx_http_ai_cache_alone(c) : rc;
     }
@@ -375,7 +376,7 @@ ngx_http_ai_cache_lead(ngx_http_ai_cached_t *c, uint64_t flight)
     c->flight = flight;
     c->step = NGX_HTTP_AI_CACHED_PASSED;
 
-    if (flight && c->again && !c->stale) {
+    if (flight && c->again && !c->stale && c->inputs == NULL) {
 
         /* stored between the look and the beginning? */
 
@@ -394,7 +395,7 @@ ngx_http_ai_cache_lead(ngx_http_ai_cached_t *c, uint64_t flight)
         }
     }
 
-    if (c->stale && c->conf->background
+    if (c->stale && c->conf->background && c->inputs == NULL
         && c->ctx->cached == NGX_HTTP_AI_CACHE_EXPIRED)
     {
         c->background = 1;
@@ -415,9 +416,18 @@ ngx_http_ai_cache_lead(ngx_http_ai_cached_t *c, uint64_t flight)
         c->ctx->background = c->background;
     }
 
-    ngx_http_ai_cache_tap(c);
+    return ngx_http_ai_cache_go_on(c);
+}
 
-    return NGX_DECLINED;
+
+static ngx_int_t
+ngx_http_ai_cache_send_stale(ngx_http_ai_cached_t *c)
+{
+    if (c->inputs) {
+        return ngx_http_ai_cache_inputs_stale(c);
+    }
+
+    return ngx_http_ai_cache_replay(c, &c->found, NGX_HTTP_AI_CACHE_STALE);
 }
 
 
@@ -429,6 +439,17 @@ ngx_http_ai_cache_alone(ngx_http_ai_cached_t *c)
     c->step = NGX_HTTP_AI_CACHED_PASSED;
     c->ctx->cached = c->stale ? NGX_HTTP_AI_CACHE_EXPIRED
                               : NGX_HTTP_AI_CACHE_MISS;
+
+    return ngx_http_ai_cache_go_on(c);
+}
+
+
+static ngx_int_t
+ngx_http_ai_cache_go_on(ngx_http_ai_cached_t *c)
+{
+    if (c->inputs) {
+        return ngx_http_ai_cache_inputs_ask(c);
+    }
 
     ngx_http_ai_cache_tap(c);
 

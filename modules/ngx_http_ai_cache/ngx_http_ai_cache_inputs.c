@@ -6,8 +6,8 @@
 
 /*
  * Embeddings of several inputs: each is looked for and stored by itself, a
- * provider is asked for those that are missing.  There are no flights of
- * them.
+ * provider is asked for those that are missing.  Flights are of whole
+ * requests: who asks for the same inputs follows, and gets the whole answer.
  */
 
 
@@ -35,9 +35,13 @@ static void ngx_http_ai_cache_inputs_found(void *data, ngx_int_t rc,
     ngx_http_ai_cache_found_t *found);
 static ngx_int_t ngx_http_ai_cache_inputs_send(ngx_http_ai_cached_t *c,
     ngx_http_ai_cache_e cached);
+static void ngx_http_ai_cache_inputs_usage(ngx_http_ai_cached_t *c,
+    ngx_http_ai_usage_t *sum);
 static ngx_int_t ngx_http_ai_cache_inputs_reduce(ngx_http_ai_cached_t *c);
 static ngx_int_t ngx_http_ai_cache_inputs_body(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_str_t *body);
+static void ngx_http_ai_cache_inputs_data(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx, ngx_chain_t *in);
 static ngx_int_t ngx_http_ai_cache_inputs_failed(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err, ngx_int_t *rc);
 static void ngx_http_ai_cache_inputs_end(ngx_http_request_t *r,
@@ -46,8 +50,8 @@ static void ngx_http_ai_cache_inputs_end(ngx_http_request_t *r,
 
 static const ngx_http_ai_tap_t  ngx_http_ai_cache_inputs_tap = {
     ngx_http_ai_cache_inputs_body,
-    NULL,
-    NULL,
+    ngx_http_ai_cache_inputs_data,
+    ngx_http_ai_cache_tap_wanted,
     ngx_http_ai_cache_inputs_failed,
     ngx_http_ai_cache_inputs_end
 };
@@ -212,7 +216,6 @@ ngx_http_ai_cache_inputs_looked(ngx_http_ai_cached_t *c)
         return ngx_http_ai_cache_inputs_send(c, NGX_HTTP_AI_CACHE_HIT);
     }
 
-    c->step = NGX_HTTP_AI_CACHED_PASSED;
     c->stale = (stale == missing && c->max_age < 0);
 
     ctx->cached = c->no_lookup ? NGX_HTTP_AI_CACHE_BYPASS
@@ -220,16 +223,29 @@ ngx_http_ai_cache_inputs_looked(ngx_http_ai_cached_t *c)
                              : NGX_HTTP_AI_CACHE_MISS;
 
     if (c->only) {
+        c->step = NGX_HTTP_AI_CACHED_PASSED;
         return ngx_http_ai_cache_only(c);
     }
 
-    if (missing < batch->ninputs
+    return ngx_http_ai_cache_join(c);
+}
+
+
+ngx_int_t
+ngx_http_ai_cache_inputs_ask(ngx_http_ai_cached_t *c)
+{
+    ngx_http_ai_cache_batch_t  *batch;
+
+    batch = &c->inputs->batch;
+
+    if (ngx_http_ai_cache_batch_missing(batch) < batch->ninputs
         && ngx_http_ai_cache_inputs_reduce(c) != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    ctx->tap = &ngx_http_ai_cache_inputs_tap;
+    c->ctx->tap = &ngx_http_ai_cache_inputs_tap;
+    c->ctx->spool = c->flight ? c->use->max_size : 0;
 
     return NGX_DECLINED;
 }
@@ -241,8 +257,8 @@ static ngx_int_t
 ngx_http_ai_cache_inputs_send(ngx_http_ai_cached_t *c,
     ngx_http_ai_cache_e cached)
 {
-    ngx_uint_t                   i, n;
-    ngx_http_ai_usage_t          usage, sum;
+    ngx_uint_t                   i;
+    ngx_http_ai_usage_t          usage;
     ngx_http_ai_cache_meta_t    *meta;
     ngx_http_ai_cache_batch_t   *batch;
     ngx_http_ai_cache_found_t   *found;
@@ -256,26 +272,53 @@ ngx_http_ai_cache_inputs_send(ngx_http_ai_cached_t *c,
         return NGX_ERROR;
     }
 
-    ngx_http_ai_usage_init(&sum);
-    sum.in_fresh = 0;
-
     found->meta = c->meta;
 
     for (i = 0; i < batch->ninputs; i++) {
-        n = batch->inputs[i].same;
-        meta = &in->looks[n].found.meta;
-
-        ngx_http_ai_cache_get_usage(meta, &usage);
-        sum.in_fresh += ngx_max(ngx_http_ai_usage_input(&usage), 0);
+        meta = &in->looks[batch->inputs[i].same].found.meta;
 
         /* as old as the oldest of them */
 
         found->meta.created = ngx_min(found->meta.created, meta->created);
     }
 
-    ngx_http_ai_cache_set_usage(&found->meta, &sum);
+    ngx_http_ai_cache_inputs_usage(c, &usage);
+    ngx_http_ai_cache_set_usage(&found->meta, &usage);
 
     return ngx_http_ai_cache_replay(c, found, cached);
+}
+
+
+/* of all inputs, whoever has them */
+
+static void
+ngx_http_ai_cache_inputs_usage(ngx_http_ai_cached_t *c,
+    ngx_http_ai_usage_t *sum)
+{
+    int64_t                     tokens;
+    ngx_uint_t                  i, n;
+    ngx_http_ai_usage_t         usage;
+    ngx_http_ai_cache_batch_t  *batch;
+
+    batch = &c->inputs->batch;
+
+    ngx_http_ai_usage_init(sum);
+    sum->in_fresh = 0;
+
+    for (i = 0; i < batch->ninputs; i++) {
+        n = batch->inputs[i].same;
+
+        if (batch->inputs[n].fresh) {
+            tokens = batch->inputs[n].tokens;
+
+        } else {
+            ngx_http_ai_cache_get_usage(&c->inputs->looks[n].found.meta,
+                                        &usage);
+            tokens = ngx_http_ai_usage_input(&usage);
+        }
+
+        sum->in_fresh += ngx_max(tokens, 0);
+    }
 }
 
 
@@ -339,22 +382,15 @@ ngx_http_ai_cache_inputs_body(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 }
 
 
-static ngx_int_t
-ngx_http_ai_cache_inputs_failed(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
-    ngx_http_ai_error_t *err, ngx_int_t *rc)
+ngx_int_t
+ngx_http_ai_cache_inputs_stale(ngx_http_ai_cached_t *c)
 {
     ngx_uint_t                   i;
-    ngx_http_ai_cached_t        *c;
     ngx_http_ai_cache_batch_t   *batch;
     ngx_http_ai_cache_inputs_t  *in;
 
-    c = ctx->cache;
     in = c->inputs;
     batch = &in->batch;
-
-    if (!ngx_http_ai_cache_use_stale(c, err->class)) {
-        return NGX_DECLINED;
-    }
 
     for (i = 0; i < batch->ninputs; i++) {
 
@@ -366,15 +402,51 @@ ngx_http_ai_cache_inputs_failed(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
         }
     }
 
+    return (ngx_http_ai_cache_inputs_send(c, NGX_HTTP_AI_CACHE_STALE)
+            == NGX_DONE)
+           ? NGX_DONE : NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_ai_cache_inputs_failed(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    ngx_http_ai_error_t *err, ngx_int_t *rc)
+{
+    ngx_int_t              n;
+    ngx_http_ai_cached_t  *c;
+
+    c = ctx->cache;
+
+    if (!ngx_http_ai_cache_use_stale(c, err->class)) {
+        return NGX_DECLINED;
+    }
+
+    n = ngx_http_ai_cache_inputs_stale(c);
+
+    if (n == NGX_DECLINED) {
+        return NGX_DECLINED;
+    }
+
     ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                   "ai cache: a stale answer is sent instead of an error: %V",
                   ngx_http_ai_err_name(err->class));
 
-    *rc = (ngx_http_ai_cache_inputs_send(c, NGX_HTTP_AI_CACHE_STALE)
-           == NGX_DONE)
-          ? ctx->rc : NGX_ERROR;
+    /* what followers without stale ones are told */
+    c->error = err->class;
+
+    *rc = (n == NGX_DONE) ? ctx->rc : NGX_ERROR;
 
     return NGX_OK;
+}
+
+
+static void
+ngx_http_ai_cache_inputs_data(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
+    ngx_chain_t *in)
+{
+    if (ctx->error == NGX_HTTP_AI_ERR_NONE) {
+        ngx_http_ai_cache_share(ctx->cache, in);
+    }
 }
 
 
@@ -392,11 +464,28 @@ ngx_http_ai_cache_inputs_end(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     meta = &c->meta;
     batch = &c->inputs->batch;
 
-    if (!ngx_http_ai_cache_storable(c)) {
+    if (!ctx->complete || !c->opened || ctx->cut) {
+        ngx_http_ai_cache_abandon(c);
         return;
     }
 
     meta->finish = ctx->finish;
+
+    /* the whole of it is for those who follow, and no entry */
+
+    ngx_http_ai_cache_inputs_usage(c, &usage);
+    ngx_http_ai_cache_set_usage(meta, &usage);
+
+    meta->usage_state = ctx->usage_state;
+    meta->fresh = 0;
+    meta->stale = 0;
+
+    ngx_http_ai_cache_landed(c);
+
+    if (!ngx_http_ai_cache_storable(c)) {
+        return;
+    }
+
     meta->fresh = ngx_http_ai_cache_now() + c->ttl;
     meta->stale = meta->fresh + (int64_t) c->use->stale * 1000;
 

@@ -19,14 +19,11 @@
 
 static void ngx_http_ai_cache_tap_data(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_chain_t *in);
-static ngx_uint_t ngx_http_ai_cache_tap_wanted(ngx_http_request_t *r,
-    ngx_http_ai_ctx_t *ctx);
 static ngx_int_t ngx_http_ai_cache_tap_failed(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err, ngx_int_t *rc);
 static void ngx_http_ai_cache_tap_end(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 static void ngx_http_ai_cache_keep(ngx_http_ai_cached_t *c, ngx_chain_t *in);
-static void ngx_http_ai_cache_share(ngx_http_ai_cached_t *c, ngx_chain_t *in);
 static ngx_uint_t ngx_http_ai_cache_choices(ngx_http_ai_cached_t *c);
 static void ngx_http_ai_cache_usage(ngx_http_ai_cached_t *c);
 
@@ -69,12 +66,7 @@ ngx_http_ai_cache_tap_data(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     }
 
     ngx_http_ai_cache_keep(c, in);
-
-    if (c->flight) {
-        ngx_http_ai_cache_share(c, in);
-    }
-
-    c->opened = 1;
+    ngx_http_ai_cache_share(c, in);
 }
 
 
@@ -104,22 +96,30 @@ ngx_http_ai_cache_keep(ngx_http_ai_cached_t *c, ngx_chain_t *in)
 }
 
 
-static void
+void
 ngx_http_ai_cache_share(ngx_http_ai_cached_t *c, ngx_chain_t *in)
 {
     int64_t                     now;
     uint64_t                    flight;
     ngx_int_t                   rc;
+    ngx_uint_t                  opened;
     ngx_chain_t                *cl;
     ngx_http_ai_cache_store_t  *st;
 
-    rc = NGX_OK;
     flight = c->flight;
+    opened = c->opened;
+    c->opened = 1;
+
+    if (flight == 0) {
+        return;
+    }
+
+    rc = NGX_OK;
     now = ngx_http_ai_cache_now();
 
     st = ngx_http_ai_cache_lock(c->zone);
 
-    if (!c->opened) {
+    if (!opened) {
         rc = ngx_http_ai_cache_open(st, flight, c->zone->worker, &c->meta);
     }
 
@@ -145,7 +145,7 @@ ngx_http_ai_cache_share(ngx_http_ai_cached_t *c, ngx_chain_t *in)
 }
 
 
-static ngx_uint_t
+ngx_uint_t
 ngx_http_ai_cache_tap_wanted(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
     ngx_uint_t                  n;
@@ -205,13 +205,11 @@ ngx_http_ai_cache_tap_failed(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 static void
 ngx_http_ai_cache_tap_end(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
-    int64_t                     now;
-    uint64_t                    flight;
-    ngx_int_t                   rc;
-    ngx_uint_t                  whole, storable;
-    ngx_http_ai_cached_t       *c;
-    ngx_http_ai_cache_meta_t   *meta;
-    ngx_http_ai_cache_store_t  *st;
+    int64_t                    now;
+    uint64_t                   flight;
+    ngx_uint_t                 whole, storable;
+    ngx_http_ai_cached_t      *c;
+    ngx_http_ai_cache_meta_t  *meta;
 
     c = ctx->cache;
     meta = &c->meta;
@@ -240,29 +238,43 @@ ngx_http_ai_cache_tap_end(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     meta->fresh = storable ? now + c->ttl : 0;
     meta->stale = storable ? meta->fresh + (int64_t) c->use->stale * 1000 : 0;
 
-    rc = NGX_DECLINED;
     flight = c->flight;
 
-    if (flight) {
-        c->flight = 0;
-
-        st = ngx_http_ai_cache_lock(c->zone);
-
-        rc = ngx_http_ai_cache_end(st, flight, c->zone->worker, meta, now);
-
-        ngx_http_ai_cache_unlock(c->zone);
-
-        ngx_http_ai_cache_wake(c->zone, flight);
-    }
+    ngx_http_ai_cache_landed(c);
 
     if (storable && c->keep) {
         ngx_http_ai_cache_store(c->zone, meta, c->body.start,
                                 c->body.last - c->body.start, flight != 0);
     }
 
-    ngx_log_debug3(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
-                   "ai cache: the answer has ended, storable:%ui flight:%uL "
-                   "rc:%i", storable, flight, rc);
+    ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "ai cache: the answer has ended, storable:%ui flight:%uL",
+                   storable, flight);
+}
+
+
+void
+ngx_http_ai_cache_landed(ngx_http_ai_cached_t *c)
+{
+    uint64_t                    flight;
+    ngx_http_ai_cache_store_t  *st;
+
+    flight = c->flight;
+
+    if (flight == 0) {
+        return;
+    }
+
+    c->flight = 0;
+
+    st = ngx_http_ai_cache_lock(c->zone);
+
+    (void) ngx_http_ai_cache_end(st, flight, c->zone->worker, &c->meta,
+                                 ngx_http_ai_cache_now());
+
+    ngx_http_ai_cache_unlock(c->zone);
+
+    ngx_http_ai_cache_wake(c->zone, flight);
 }
 
 
