@@ -19,6 +19,7 @@ use Time::HiRes qw(time sleep);
 
 use AI::Kit;
 use AI::Gateway;
+use AI::H2;
 use AI::Provider;
 
 my $missing = AI::Gateway::missing();
@@ -43,12 +44,15 @@ my $p = AI::Provider->start(on_reset => sub { %count = () }, handler => sub {
 my $url = $p->url;
 my $slow = AI::Kit::checked() ? 5 : 1;
 
+my $v2 = AI::Gateway::has('http_v2_module');
+my $listen = $v2 ? 'listen 127.0.0.1:%%PORT_2%% http2;' : '';
+
 my $gw = gateway(<<"END",
     ai_cache_zone answers 32m max_size=8m;
     ai_provider p { dialect openai; endpoint $url; key none; }
 END
     workers => 3, listen => 'reuseport', allow => [ qr/exited on signal 9/ ],
-    server => <<'END');
+    server => $listen . <<'END');
     add_header x-pid $pid always;
     add_header x-cache $ai_cache always;
 
@@ -468,7 +472,6 @@ for my $round (1 .. $ENV{AI_CACHE_ROUNDS} // 12) {
     is(scalar($p->log), 1, 'one request');
 }
 
-
 # a slow leader
 
 {
@@ -484,6 +487,40 @@ for my $round (1 .. $ENV{AI_CACHE_ROUNDS} // 12) {
     ok(finish(60, $slow_one), '... and so has the leader');
     cmp_ok(length $slow_one->{body}, '>', 3_000_000, '... with all of it');
     is(scalar($p->log), 1, 'one request');
+}
+
+# over HTTP/2, with a window that stays shut; a fast one gets all of it as well
+
+SKIP: {
+    skip('this nginx has no HTTP/2', 1) if !$v2;
+
+    for my $window (0, 1) {
+        $p->reset;
+
+        my $body = chat('p/big:50', stream => 1);
+        $body->{messages}[0]{content} = 'question ' . ++$n;
+
+        my $h2 = AI::H2->new(port => $gw->port(2), window => $window);
+        my $first = $h2->request($chat, $body);
+        $h2->wait(sub { length $first->{body} > 1000 }, 5 * $slow);
+
+        my @s = map { ask('big:50', q => $n) } 1 .. 3;
+
+        if ($window) {
+            $h2->wait(sub { $first->{ended} }, 20 * $slow);
+            ok($first->{ended}, 'a leader over HTTP/2: has ended');
+            cmp_ok(length $first->{body}, '>', 3_000_000, '... with all of it');
+        }
+
+        ok(finish(20, @s), "HTTP/2, window $window: followers have ended");
+        is(scalar(grep { length $_->{body} > 3_000_000 } @s), 3,
+           '... with all of it');
+        cmp_ok(length $first->{body}, '<', 100_000, '... and their leader not')
+            if !$window;
+        is(scalar($p->log), 1, 'one request');
+
+        $h2->close;
+    }
 }
 
 

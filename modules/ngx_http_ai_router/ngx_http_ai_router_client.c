@@ -10,9 +10,16 @@
 #include "ngx_http_ai_router_exec.h"
 
 
+/* of a copy for a client that may be slow */
+#define NGX_HTTP_AI_COPY_SIZE  4096
+
+
 static ngx_uint_t ngx_http_ai_exec_wanted(ngx_http_ai_exec_t *x);
 static ngx_int_t ngx_http_ai_exec_spool(ngx_http_ai_exec_t *x,
     ngx_chain_t *out);
+static ngx_chain_t *ngx_http_ai_exec_copies(ngx_http_ai_exec_t *x,
+    ngx_chain_t *in);
+static ngx_buf_t *ngx_http_ai_exec_room(ngx_http_ai_exec_t *x, size_t size);
 static void ngx_http_ai_exec_drain(ngx_http_ai_exec_t *x);
 
 
@@ -21,7 +28,7 @@ ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out)
 {
     off_t                      size;
     ngx_int_t                  rc;
-    ngx_chain_t               *cl;
+    ngx_chain_t               *cl, *copies;
     ngx_connection_t          *c;
     ngx_http_request_t        *r;
     ngx_http_core_loc_conf_t  *clcf;
@@ -50,7 +57,25 @@ ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out)
         return (x->drain_left > 0) ? NGX_OK : NGX_ERROR;
     }
 
-    rc = ngx_http_output_filter(r, out);
+    copies = NULL;
+
+    if (x->ctx->spool && out && x->ctx->stream
+        && r->http_version >= NGX_HTTP_VERSION_20)
+    {
+        copies = ngx_http_ai_exec_copies(x, out);
+
+        if (copies == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    rc = ngx_http_output_filter(r, copies ? copies : out);
+
+    while (copies) {
+        cl = copies;
+        copies = cl->next;
+        ngx_free_chain(r->pool, cl);
+    }
 
     if (rc == NGX_ERROR) {
 
@@ -68,7 +93,7 @@ ngx_http_ai_exec_output(ngx_http_ai_exec_t *x, ngx_chain_t *out)
         clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
         /* the links are those of the write filter; streams of HTTP/2 and 3
-         * have none here */
+         * have none here, and were given copies */
 
         if (x->ctx->spool && ngx_http_ai_exec_spool(x, r->out) != NGX_OK) {
             return NGX_ERROR;
@@ -125,6 +150,104 @@ ngx_http_ai_exec_spool(ngx_http_ai_exec_t *x, ngx_chain_t *out)
     }
 
     return NGX_OK;
+}
+
+
+/*
+ * The same where frames keep the buffers: before it is known how slow the
+ * client is.  Copies are used again as they are sent, in their order.
+ */
+
+static ngx_chain_t *
+ngx_http_ai_exec_copies(ngx_http_ai_exec_t *x, ngx_chain_t *in)
+{
+    size_t        size;
+    ngx_buf_t    *b, *copy;
+    ngx_chain_t  *cl, *out, **ll;
+
+    ll = &out;
+
+    for ( /* void */ ; in; in = in->next) {
+        b = in->buf;
+        size = b->last - b->pos;
+
+        cl = ngx_alloc_chain_link(x->request->pool);
+        if (cl == NULL) {
+            return NULL;
+        }
+
+        cl->buf = b;
+        *ll = cl;
+        ll = &cl->next;
+
+        if (b->last_buf || size == 0) {
+            continue;
+        }
+
+        copy = ngx_http_ai_exec_room(x, size);
+
+        if (copy) {
+            copy->last = ngx_cpymem(copy->last, b->pos, size);
+            copy->flush = b->flush;
+
+            b->pos = b->last;
+            cl->buf = copy;
+        }
+    }
+
+    *ll = NULL;
+
+    return out;
+}
+
+
+/* NULL: it has as much as may be */
+
+static ngx_buf_t *
+ngx_http_ai_exec_room(ngx_http_ai_exec_t *x, size_t size)
+{
+    ngx_buf_t    *b;
+    ngx_chain_t  *cl;
+
+    cl = x->copies;
+    b = cl ? cl->buf : NULL;
+
+    if (b && b->pos == b->last && (size_t) (b->end - b->start) >= size) {
+        b->pos = b->start;
+        b->last = b->start;
+
+        x->copies = cl->next;
+
+    } else {
+        size = ngx_max(size, NGX_HTTP_AI_COPY_SIZE);
+
+        if (size > x->ctx->spool) {
+            return NULL;
+        }
+
+        cl = ngx_alloc_chain_link(x->request->pool);
+        b = ngx_create_temp_buf(x->request->pool, size);
+
+        if (cl == NULL || b == NULL) {
+            return NULL;
+        }
+
+        x->ctx->spool -= size;
+        cl->buf = b;
+    }
+
+    cl->next = NULL;
+
+    if (x->copies == NULL) {
+        x->copies = cl;
+
+    } else {
+        x->last_copy->next = cl;
+    }
+
+    x->last_copy = cl;
+
+    return b;
 }
 
 

@@ -187,6 +187,10 @@ struct ngx_http_ai_exec_s {
     ngx_http_ai_out_t          enc_out;
     ngx_http_ai_out_t         *delivered;     /* its text, unescaped */
 
+    ngx_chain_t               *copies;        /* for a client that may be
+                                                 slow, the oldest first */
+    ngx_chain_t               *last_copy;
+
     uint64_t                   counted;       /* output of attempts before
                                                  the winner */
 
