@@ -9,6 +9,7 @@
  *
  *   /v1/chat/completions, /v1/messages   an answer of 1 KB, or a stream
  *   /v1/embeddings                       one vector of 1536 numbers, 17 KB
+ *   /v1/traces                           {}: a collector of spans
  *
  * The name of the model says what to do: "bench" is an answer in one piece,
  * "bench-n64-i20" a stream of 64 pieces of text, one every 20 ms.  Each piece
@@ -528,6 +529,10 @@ mock_answer(mock_conn_t *c)
     if (strncmp(path, "/v1/embeddings ", 15) == 0) {
         mock_model(c, body, c->body);
         return mock_embedding(c);
+    }
+
+    if (strncmp(path, "/v1/traces ", 11) == 0) {
+        return mock_whole(c, 200, "{}", 2);
     }
 
     c->anthropic = (strncmp(path, "/v1/messages ", 13) == 0);
