@@ -275,7 +275,7 @@ my %faults = (
     # the header
 
     slow => { status => 504, class => 'timeout', script => wrapped(sub {
-        [ [ 'sleep', 4000 ], @{ json_script(200, $_[0]) } ] }) },
+        [ [ 'sleep', 6000 ], @{ json_script(200, $_[0]) } ] }) },
 
     late => { ok => 1, script => wrapped(sub {
         [ [ 'sleep', 1200 ], @{ json_script(200, $_[0]) } ] }) },
