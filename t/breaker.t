@@ -80,7 +80,7 @@ is(asked(), 7, 'the same target of another model is asked');
 # half-open: one probe of all workers, which fails
 
 sleep 1.6;
-$p->set(slow => 300);
+$p->set(slow => 1500);
 $p->reset;
 @r = burst('m', 20);
 is(scalar(grep { $_->{status} != 200 } @r), 0, 'half-open: clients are served');
@@ -110,7 +110,7 @@ $p->reset;
 my ($r) = burst('only', 1);
 is($r->{status}, 503, 'open without a fallback');
 like($r->json->{error}{message}, qr/"only" is not available/, '... message');
-ok($r->{headers}{'retry-after'} >= 28 && $r->{headers}{'retry-after'} <= 30,
+ok($r->{headers}{'retry-after'} >= 20 && $r->{headers}{'retry-after'} <= 30,
    '... Retry-After');
 is(asked(), 0, '... nobody is asked');
 
@@ -155,9 +155,9 @@ $gw->write_conf($larger);
 $gw->allow(qr/exited on signal 9/);
 my $killed = 0;
 my @held;
-my $end = time() + 4;
+my $end = time() + 30;
 
-while (time() < $end) {
+while (time() < $end && $killed < 20) {
     push @held, map { $gw->client->open('/v1/chat/completions', chat('few')) }
                 1 .. 4;
     sleep 0.02;

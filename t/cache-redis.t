@@ -103,7 +103,7 @@ sub ready {
 
 sub stored {
     my ($n, $pattern) = @_;
-    my $end = time() + 5 * $slow;
+    my $end = time() + 15 * $slow;
 
     while (time() < $end) {
         return 1 if keys_of($pattern // '*:answers:*') == $n;
@@ -188,7 +188,7 @@ for my $name (sort keys %damage) {
     is figures($two, '/small')->{redis}{corrupt}, $n + 1, '... counted';
     $two->reload;
     stored(1, '*:small:*');
-    my $end = time() + 5 * $slow;
+    my $end = time() + 15 * $slow;
     sleep 0.02 while $redis->cmd('GET', $other) eq $damage{$name}
                      && time() < $end;
     isnt $redis->cmd('GET', $other), $damage{$name}, '... and replaced';
@@ -212,14 +212,14 @@ my $start = time();
 is purge($one, { scope => 'a' })->{status}, 200, 'a purge on one node';
 ok $two->wait_for(sub { how($two, 3) ne 'HIT' }, 3 * $slow),
     'is in force on the other';
-cmp_ok time() - $start, '<', 1 * $slow, '... within a second';
+cmp_ok time() - $start, '<', 3 * $slow, '... soon';
 is how($two, 4, scope => 'b'), 'HIT', 'another scope is not concerned';
 sleep 1.2;
 is how($one, 3), 'MISS', 'what is asked for later';
 is how($one, 3), 'HIT', '... is stored';
 $start = time();
-sleep 0.02 while how($two, 3) ne 'HIT' && time() - $start < 3 * $slow;
-cmp_ok time() - $start, '<', 3 * $slow, '... also for the other node';
+sleep 0.02 while how($two, 3) ne 'HIT' && time() - $start < 15 * $slow;
+cmp_ok time() - $start, '<', 15 * $slow, '... also for the other node';
 
 # a node that was not there when it was purged
 
@@ -285,7 +285,7 @@ for (8 .. 13) {
 }
 
 is $bad, 0, 'a slow Redis is a miss';
-cmp_ok $longest, '<', 1 * $slow, '... in time';
+cmp_ok $longest, '<', 2 * $slow, '... in time';
 is how($lame, 7), 'HIT', 'memory is asked first';
 $proxy->delay(0);
 ok ready($lame), 'it is used again';
@@ -302,7 +302,7 @@ for (20 .. 25) {
 }
 
 is $bad, 0, 'a dead Redis is a miss';
-cmp_ok $longest, '<', 1 * $slow, '... in time';
+cmp_ok $longest, '<', 2 * $slow, '... in time';
 is purge($one, { scope => 'a' })->{status}, 200, 'a purge meanwhile';
 is how($one, 20), 'MISS', '... is in force here';
 $redis->start;

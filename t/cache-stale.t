@@ -52,7 +52,7 @@ my $gw = gateway(<<"END",
     ai_cache_zone answers 4m;
 
     ai_provider p { dialect openai; endpoint $url; key none;
-                    timeout first=500ms; }
+                    timeout first=3s; }
     ai_provider gone { dialect openai; endpoint http://127.0.0.1:1; key none; }
     ai_model m { target p/x; retry off; price in=1 out=1;
                  breaker off; }
@@ -142,8 +142,19 @@ sub old {
     $p->set(map { $_ => undef } qw(status wait hang close pace));
     $p->reset;
     $q++;
-    is(said(ask($path, %o)), '200 MISS answer 1', "$path: stored");
-    is(said(ask($path, %o)), '200 HIT answer 1', '... fresh');
+    my @said;
+
+    # within the second for which it is fresh
+    for (1 .. 10) {
+        my $start = time();
+        @said = map { said(ask($path, %o)) } 1, 2;
+        last if time() - $start < 0.8;
+        $p->reset;
+        $q++;
+    }
+
+    is($said[0], '200 MISS answer 1', "$path: stored");
+    is($said[1], '200 HIT answer 1', '... fresh');
     sleep 1.2;
 }
 
@@ -215,7 +226,7 @@ is(scalar($p->log), 0, '... nobody is asked');
 
 {
     old('/v1');
-    $p->set(status => 500, wait => 200);
+    $p->set(status => 500, wait => 1000);
 
     my @s = map { ask('/v1', open => 1) } 1 .. 5;
     $_->finish for @s;
@@ -229,14 +240,14 @@ is(scalar($p->log), 0, '... nobody is asked');
 
 {
     old('/updating');
-    $p->set(wait => 400);
+    $p->set(wait => 1500);
 
     my $leader = ask('/updating', open => 1);
     $p->wait_log(sub { @_ == 2 });
 
     my $start = time();
     is(said(ask('/updating')), '200 STALE answer 1', 'updating: at once');
-    cmp_ok(time() - $start, '<', 0.3, '... in fact');
+    cmp_ok(time() - $start, '<', 1, '... in fact');
 
     $leader->finish;
     is(said($leader), '200 EXPIRED answer 2', 'the one that updates waits');
@@ -248,13 +259,13 @@ is(scalar($p->log), 0, '... nobody is asked');
 
 for my $stream (0, 1) {
     old('/background');
-    $p->set(wait => 400);
+    $p->set(wait => 1500);
     my @mode = $stream ? (stream => JSON::PP::true) : ();
 
     my $start = time();
     my $r = ask('/background', @mode);
     is(said($r), '200 STALE answer 1', "background, stream $stream: at once");
-    cmp_ok(time() - $start, '<', 0.3, '... in fact');
+    cmp_ok(time() - $start, '<', 1, '... in fact');
     is(said(ask('/background', @mode)), '200 STALE answer 1',
        '... others too');
 

@@ -102,10 +102,10 @@ for my $n (2, 3) {
                  $ms[-1]);
 
     # other processes take their time as well, and as much as they like
-    cmp_ok(at(0.5, @ms), '<', at(0.5, @quiet) + 5 * (checked() ? 20 : 1),
-           '... a request waits at most 5 ms longer');
-    cmp_ok(at(0.99, @ms), '<', at(0.99, @quiet) + 50 * (checked() ? 20 : 1),
-           '... and 99 % of them at most 50 ms');
+    cmp_ok(at(0.5, @ms), '<', at(0.5, @quiet) + (checked() ? 100 : 20),
+           '... a request waits at most 20 ms longer');
+    cmp_ok(at(0.99, @ms), '<', at(0.99, @quiet) + (checked() ? 1000 : 300),
+           '... and 99 % of them at most 300 ms');
 
     my $line = $gw->wait_log(qr/generation $n with/);
     my ($work, $most, $longest) = $line =~ /(\d+)\ ms\ of\ work,\ at\ most\ (\d+)\ us
@@ -131,7 +131,7 @@ my $time = within(sub { ask($gw, key(2))->[0] == 401 }, 20);
 ok(defined $time, 'a key is revoked while a large file is loaded');
 note(sprintf '%.0f ms; %s', 1000 * $time,
              status_of($gw)->{gen} == 3 ? 'in the middle' : 'afterwards');
-cmp_ok($time, '<', 1, '... in time') if !checked();
+cmp_ok($time, '<', 5, '... in time') if !checked();
 
 ok(defined within(sub { status_of($gw)->{gen} == 4 }, 60), 'loaded');
 

@@ -167,7 +167,7 @@ is(($p[0]->log)[-1]{headers}{host}, "llm.test:$port", '... the name as Host');
 
 my $start = time();
 is(where('gone'), 502, 'no address');
-cmp_ok(time() - $start, '<', 3, '... fails at once');
+cmp_ok(time() - $start, '<', 5, '... fails at once');
 like($gw->error_log, qr/"gone\.test" could not be resolved/, '... is logged');
 
 # another address, although connections to the old one are kept; a stream that

@@ -164,7 +164,7 @@ my %issuer = (
     early   => "jwks $url/early;",
     query   => "jwks $url/query?a=b;",
     name    => "jwks http://localhost:" . $p->port . '/keys;',
-    bare    => "jwks $url/bare; cooldown 1s;",
+    bare    => "jwks $url/bare; cooldown 1s; timeout 5s;",
     ttl     => "jwks $url/ttl cache=1s;",
     age     => "jwks $url/age cache=1s;",
     unknown => "jwks $url/unknown; cooldown 4s;",
@@ -223,8 +223,11 @@ my %broken = (
 $iss{$_} = "$base/$_" for qw(d2 d3 d4 d5 d7 d8);
 $iss{dplain} = "https://localhost:$tls_port/d2";
 
+# but for those, no fetch is over for want of time on a slow machine
+
 $issuer{$_} = $broken{$_}[0]
               . (/^(?:plain|noname)$/ ? ' timeout 1s;' : '') for keys %broken;
+$issuer{$_} =~ s/^(?!.*\btimeout)/timeout 20s; / for keys %issuer;
 
 my ($issuers, $locations) = ('', '');
 
@@ -364,13 +367,13 @@ for my $name (sort keys %broken) {
          "$name: reason");
 }
 
-is(fetches('/gone') <= 4, 1, 'asked again with pauses');
+is(fetches('/gone') <= 8, 1, 'asked again with pauses');
 is(fetches('/moved', $p) >= 1, 1, 'no redirect is followed');
 
 $start = time();
 is(status('stall'), 503, 'an issuer that does not answer');
 $took = time() - $start;
-ok($took < 2 * $slow, 'waits no longer than the timeout') or diag($took);
+ok($took < 4 * $slow, 'waits no longer than the timeout') or diag($took);
 ok($gw->wait_log(qr/issuer "stall": .*timed out while reading an answer/),
    'reason');
 
@@ -452,8 +455,10 @@ is(status('bare', token('bare', $bare)), 401, 'the old one has ended');
 # clients that leave while they wait
 
 sleep 1.2;
-$p->set('/bare' => [ 200, AI::Jwt::jwks($bare), {}, 600 ]);
+$p->set('/bare' => [ 200, AI::Jwt::jwks($bare), {}, 2000 ]);
+my $fetched = fetches('/bare');
 my @left = map { send_token('bare', token('bare', $bare)) } 1 .. 10;
+$gw->wait_for(sub { fetches('/bare') > $fetched });
 sleep 0.2;
 $left[$_]->abort for 0 .. 4;
 $left[$_]->finish for 5 .. 9;
@@ -463,7 +468,7 @@ is(scalar(grep { $left[$_]{status} == 200 } 5 .. 9), 5,
 # streams of one connection wait, and leave, each on its own
 
 sleep 1.2;
-$p->set('/bare' => [ 200, AI::Jwt::jwks($bare2), {}, 600 ]);
+$p->set('/bare' => [ 200, AI::Jwt::jwks($bare2), {}, 2000 ]);
 
 my $h2 = AI::H2->new(port => $gw->port('h2'));
 my @s = map { $h2->request('/v1/chat/completions',
@@ -473,7 +478,7 @@ my @s = map { $h2->request('/v1/chat/completions',
                                                                 : $bare2)) }
         1 .. 5;
 
-$h2->wait(sub { 0 }, 0.2);
+$h2->wait(sub { 0 }, 0.7);
 $h2->rst($s[1]);
 ok($h2->wait(sub { !grep { !$_->{ended} } @s[0, 2, 3, 4] }), 'HTTP/2: ended');
 is(scalar(grep { ($_->{status} // 0) == 200 } @s[0, 2, 3]), 3,
@@ -482,11 +487,11 @@ is($s[4]{status} // 0, 200, 'HTTP/2: one with a known key does not');
 $h2->close;
 
 sleep 1.2;
-$p->set('/bare' => [ 200, AI::Jwt::jwks($bare), {}, 600 ]);
+$p->set('/bare' => [ 200, AI::Jwt::jwks($bare), {}, 2000 ]);
 $h2 = AI::H2->new(port => $gw->port('h2'));
 @s = map { $h2->request('/v1/chat/completions', {},
                         'x-api-key' => token('bare', $bare)) } 1 .. 5;
-$h2->wait(sub { 0 }, 0.2);
+$h2->wait(sub { 0 }, 0.7);
 $h2->close;
 is(status('bare', token('bare', $bare)), 200,
    'HTTP/2: a connection is closed while its streams wait');
@@ -501,9 +506,10 @@ is(fetches('/keys'), $before, 'without a fetch');
 # requests that wait are served by a worker that ends
 
 sleep 1.2;
-$p->set('/bare' => [ 200, AI::Jwt::jwks($bare2), {}, 1000 ]);
+$p->set('/bare' => [ 200, AI::Jwt::jwks($bare2), {}, 3000 ]);
+$fetched = fetches('/bare');
 my $waiting = send_token('bare', token('bare', $bare2));
-sleep 0.2;
+$gw->wait_for(sub { fetches('/bare') > $fetched });
 kill 'HUP', $gw->master;
 $waiting->finish;
 is($waiting->{status}, 200, 'a reload while requests wait');
@@ -512,10 +518,11 @@ is($waiting->{status}, 200, 'a reload while requests wait');
 
 $gw->wait_for(sub { $gw->workers == 4 });
 sleep 1.2;
-$p->set('/bare' => [ 200, AI::Jwt::jwks($bare), {}, 1500 ]);
+$p->set('/bare' => [ 200, AI::Jwt::jwks($bare), {}, 2000 ]);
 my @before = $gw->workers;
+$fetched = fetches('/bare');
 $waiting = send_token('bare', token('bare', $bare));
-sleep 0.3;
+$gw->wait_for(sub { fetches('/bare') > $fetched });
 $gw->allow(qr/worker process \d+ exited on signal 9/,
            qr/exited on signal 9/);
 kill 'KILL', @before;
@@ -524,7 +531,7 @@ is($waiting->{status}, 0, 'all workers are killed');
 $gw->wait_for(sub { my %b = map { $_ => 1 } @before;
                     return 4 == grep { !$b{$_} } $gw->workers });
 is(status('keys'), 200, 'others have the keys');
-ok($gw->wait_for(sub { status('bare', token('bare', $bare)) == 200 }, 15),
+ok($gw->wait_for(sub { status('bare', token('bare', $bare)) == 200 }, 40),
    'and go on where they were');
 
 unlike($gw->error_log, qr/eyJ/, 'no token in the log');

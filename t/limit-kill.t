@@ -57,7 +57,7 @@ sub start {
 
     return map {
         my $model = ++$n % 3 ? 's' : 'w';
-        $gw->client(timeout => 5)
+        $gw->client
            ->open("/v1/chat/completions?$n",
                   chat($model, stream => $model eq 's', max_tokens => 20));
     } 1 .. $count;
@@ -71,7 +71,7 @@ sub idle {
 # what each holds: input is estimated
 
 my ($one) = start(1);
-sleep 0.1;
+ok($gw->wait_for(sub { zone('day')->{holds} == 1 }), 'one is running');
 my $held = zone('day')->{entries}[0]{tokens}{held};
 cmp_ok($held, '>', 22, 'a request holds its input and 20 of output');
 $one->finish;
@@ -154,7 +154,7 @@ is(zone('day')->{expired}, $z->{expired}, '... none was charged otherwise');
 # TERM: workers do not wait; what they had is charged and in the file
 
 @s = start(10);
-sleep 0.1;
+ok($gw->wait_for(sub { zone('day')->{holds} == 10 }), 'ten are running');
 $gw->stop(signal => 'TERM');
 $_->finish for @s;
 $gw->start;

@@ -353,7 +353,7 @@ is(state_of('out', 'e')->{output_tokens}{used}, 3, '... counts');
 my @s = map { $gw->client->open("/conc/v1/chat/completions?c$_",
                                 chat('s'), headers => [ 'X-Key' => 'a' ]) }
         1 .. 2;
-sleep 0.1;
+ok($gw->wait_for(sub { state_of('conc', 'a')->{holds} == 2 }), 'two run');
 $r = ask('conc', 'a');
 is($r->{status}, 429, 'concurrent');
 like($r->json->{error}{message},
@@ -368,7 +368,7 @@ is(ask('conc', 'a')->{status}, 200, '... and leave their place');
 
 @s = map { $gw->client->open("/conc/v1/chat/completions?c$_", chat('s'),
                              headers => [ 'X-Key' => 'z' ]) } 1 .. 2;
-sleep 0.1;
+ok($gw->wait_for(sub { state_of('conc', 'z')->{holds} == 2 }), 'two run');
 $s[0]->abort;
 $s[1]->reset;
 ok(idle('conc', 'z'), 'clients that leave leave their place');

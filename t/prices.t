@@ -223,7 +223,7 @@ if ($pid == 0) {
     POSIX::_exit(0);
 }
 
-sleep(0.4);
+ok($p->wait_log(sub { grep { $_->{body} =~ /wait:1500/ } @_ }), 'admitted');
 
 $file->[0]{input} = 100;
 $file->[4]{input} = 8;

@@ -333,10 +333,10 @@ is(state_of('keep', 'a')->{usd}{used}, 0.0116, '... money');
 # killed: what was written before
 
 ask('keep', 'd');
-state_of('keep', 'd');
-sleep 0.2;
-my $changed = (stat "$gw->{dir}/keep")[9];
-$gw->wait_for(sub { (stat "$gw->{dir}/keep")[9] > $changed }, 8);
+$gw->wait_for(sub { (state_of('keep', 'd')->{tokens}{used} // 0) == 1500 });
+my $changed = join ' ', (stat "$gw->{dir}/keep")[1, 9];
+ok($gw->wait_for(sub { join(' ', (stat "$gw->{dir}/keep")[1, 9])
+                       ne $changed }, 20), 'killed: it was written');
 kill 'KILL', -$gw->{group};
 $gw->wait_for(sub { !AI::Gateway::alive($gw->{pid}) });
 delete $gw->{pid};

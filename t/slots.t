@@ -61,8 +61,8 @@ my $gw = gateway(<<"END");
 
     ai_provider one { dialect openai; endpoint $url; key none;
                       max_concurrent 1; }
-    ai_model full  { target one/wait:1500; retry off; }
-    ai_model never { target one/wait:1500; fallback one/x on=5xx; retry off; }
+    ai_model full  { target one/wait:4000; retry off; }
+    ai_model never { target one/wait:4000; fallback one/x on=5xx; retry off; }
     ai_model hang  { target one/hang; retry off; }
     ai_model quick { target one/n:2; retry off; }
 END
@@ -190,7 +190,7 @@ $gw->finish;
 $gw = gateway(<<"END", workers => 2, allow => [ qr/exited on signal 9/ ]);
     ai_provider two { dialect openai; endpoint $url; key none;
                       max_concurrent 2; }
-    ai_model wait { target two/wait:2500+n:2; retry off; }
+    ai_model wait { target two/wait:4000+n:2; retry off; }
     ai_model hang { target two/hang; retry off; }
 END
 
@@ -219,7 +219,7 @@ ok($gw->wait_for(sub { 2 == grep { !$old{$_} } $gw->workers }),
 $_->finish for @hanging;
 
 # dead workers are looked for four times in a second
-sleep 0.3;
+sleep 1;
 is_deeply(eight(), { 200 => 2, 503 => 6 }, '... their places are free');
 
 $gw->finish;

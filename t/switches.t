@@ -158,7 +158,7 @@ sub put {
 
     my $time = within(sub { generation() ne $old && $check->() }, 5);
 
-    ok(defined $time && $time < $slow, 'in force within a second');
+    ok(defined $time && $time < 3 * $slow, 'in force soon');
     note(sprintf '%.0f ms', $time * 1000) if defined $time;
 }
 

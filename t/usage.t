@@ -147,7 +147,7 @@ cmp_ok($log->{output_tokens}, '<', 40, '... not more than that');
 
 ($r, $log) = chatting($gw, 'slow', body => { stream => 1 });
 cmp_ok($log->{ttft}, '>=', 0.29, 'time to the first token');
-cmp_ok($log->{ttft}, '<', 0.9, '... in seconds');
+cmp_ok($log->{ttft}, '<', 10, '... in seconds');
 is($log->{finish_reason}, 'stop', 'finish reason');
 is($log->{target}, 'p/first:300+usage:1.1', 'target');
 is($log->{model}, 'slow', 'model');

@@ -42,6 +42,7 @@ static void ngx_http_ai_redis_warn(ngx_http_ai_redis_t *redis);
 static ngx_uint_t ngx_http_ai_redis_elsewhere(ngx_str_t *text);
 static void ngx_http_ai_redis_deliver(ngx_http_ai_redis_op_t *op,
     ngx_http_ai_redis_reply_t *reply);
+static void ngx_http_ai_redis_untime(ngx_http_ai_redis_op_t *op);
 static void ngx_http_ai_redis_free(ngx_http_ai_redis_op_t *op);
 static void ngx_http_ai_redis_timeout_handler(ngx_event_t *ev);
 static void ngx_http_ai_redis_arm(ngx_http_ai_redis_t *redis);
@@ -866,8 +867,7 @@ ngx_http_ai_redis_deliver(ngx_http_ai_redis_op_t *op,
     }
 
     op->handler = NULL;
-    ngx_queue_remove(&op->timed);
-    op->redis->status.pending--;
+    ngx_http_ai_redis_untime(op);
 
     handler(op->data, reply);
 }
@@ -877,10 +877,25 @@ void
 ngx_http_ai_redis_cancel(ngx_http_ai_redis_op_t *op)
 {
     op->handler = NULL;
-    ngx_queue_remove(&op->timed);
-    op->redis->status.pending--;
+    ngx_http_ai_redis_untime(op);
 
     ngx_http_ai_redis_free(op);
+}
+
+
+/* a worker that ends has nothing to wait for when the last one is answered */
+
+static void
+ngx_http_ai_redis_untime(ngx_http_ai_redis_op_t *op)
+{
+    ngx_http_ai_redis_t  *redis;
+
+    redis = op->redis;
+
+    ngx_queue_remove(&op->timed);
+    redis->status.pending--;
+
+    redis->timer.cancelable = ngx_queue_empty(&redis->timed);
 }
 
 
@@ -936,7 +951,13 @@ ngx_http_ai_redis_arm(ngx_http_ai_redis_t *redis)
     ngx_msec_int_t           ms;
     ngx_http_ai_redis_op_t  *op;
 
-    if (redis->timer.timer_set || ngx_queue_empty(&redis->timed)) {
+    if (ngx_queue_empty(&redis->timed)) {
+        return;
+    }
+
+    redis->timer.cancelable = 0;
+
+    if (redis->timer.timer_set) {
         return;
     }
 

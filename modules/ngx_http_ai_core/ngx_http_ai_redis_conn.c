@@ -736,7 +736,10 @@ ngx_http_ai_redis_drain(ngx_http_ai_redis_conn_t *rc, ngx_msec_t ms)
 
         ngx_time_update();
 
+        /* there are no events any more which would set these */
+
         c->read->ready = 1;
+        c->read->available = -1;
 
         if (ngx_http_ai_redis_input(rc) != NGX_OK) {
             return;

@@ -340,11 +340,21 @@ sub wait_listen {
     }) > 0;
 }
 
-# calls $check until it is true, at most so many seconds
+# calls $check until it is true, at most so many seconds; 15 at least, as the
+# machine may do other things: how long something takes is for the caller to
+# measure
 
 sub wait_for {
     my ($self, $check, $seconds) = @_;
-    my $end = time() + ($seconds // 10) * $slower;
+
+    $seconds = 15 if !defined $seconds || $seconds < 15;
+
+    return until_true($check, $seconds);
+}
+
+sub until_true {
+    my ($check, $seconds) = @_;
+    my $end = time() + $seconds * $slower;
 
     while (1) {
         my $v = $check->();
@@ -438,7 +448,7 @@ sub stop {
     for my $signal ($opt{signal} // 'QUIT', 'TERM') {
         kill $signal, $pid;
 
-        return 1 if $self->wait_for(sub { !alive($pid) }, $opt{wait} // 3);
+        return 1 if until_true(sub { !alive($pid) }, $opt{wait} // 3);
     }
 
     kill 'KILL', -$self->{group};

@@ -202,11 +202,14 @@ sub status_of {
 }
 
 # calls $check until it is true; the seconds it took, undef: not within so many
+# (15 at least)
 
 sub within {
     my ($check, $seconds) = @_;
     my $start = time();
     my $slower = $ENV{TEST_AI_VALGRIND} ? 10 : 1;
+
+    $seconds = 15 if $seconds < 15;
 
     while (1) {
         return time() - $start if $check->();

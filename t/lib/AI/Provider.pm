@@ -157,7 +157,10 @@ sub connections { $_[0]->ask('GET', '/__connections') }
 
 sub wait_log {
     my ($self, $check, $seconds) = @_;
-    my $end = time() + ($seconds // $AI::Client::timeout);
+    my $end;
+
+    $seconds //= $AI::Client::timeout;
+    $end = time() + ($seconds < 15 ? 15 : $seconds);
 
     while (1) {
         my $v = $check->($self->log);

@@ -33,14 +33,18 @@ sub missing {
     return 'no redis-server';
 }
 
-# conf (lines), tls (true: the port is one of TLS; cert, key, ca), socket
+# conf (lines), tls (true: the port is one of TLS; cert, key, ca), socket;
+# disk (true: its files are on a disk, where fsync() takes as long as others
+# have to write; kill() loses nothing of a file in memory either)
 
 sub new {
     my ($class, %arg) = @_;
 
     my $self = bless {
         port => AI::Port::free_port(), conf => '', %arg,
-        dir => File::Temp::tempdir('ai-redis-XXXXXX', TMPDIR => 1),
+        dir => File::Temp::tempdir('ai-redis-XXXXXX',
+                                   !$arg{disk} && -w '/dev/shm'
+                                   ? (DIR => '/dev/shm') : (TMPDIR => 1)),
     }, $class;
 
     $self->{socket} = "$self->{dir}/redis.sock";

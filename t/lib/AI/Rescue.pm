@@ -38,7 +38,7 @@ our %key = (bad => { o => 'sk-bad', a => 'ak-bad' },
 
 sub new {
     my ($class, %arg) = @_;
-    my $self = bless { timeout => 'connect=1s first=2s idle=1s total=20s',
+    my $self = bless { timeout => 'connect=1s first=3s idle=2s total=20s',
                        more => '', conf => '', %arg }, $class;
     my $faults = $self->{faults};
     my @dialects = split ' ', $arg{dialects} // 'o a';
