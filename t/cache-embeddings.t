@@ -370,6 +370,13 @@ END
         sleep(0.05);
     }
 
+    # ... and a node uses its Redis once it has asked for purges
+
+    for (1 .. 29) {
+        last if $post->(1, "s$_")->{headers}{'x-ai-cache'} eq 'HIT';
+        sleep(0.3);
+    }
+
     $p->reset;
 
     my $r = $post->(1, map { "s$_" } 30 .. 59);
