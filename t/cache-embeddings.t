@@ -84,7 +84,7 @@ END
                         scope=global vary=small max_size=1k; }
     location /bypass/ { ai_pass model; ai_cache_bypass 1; }
     location /none/   { ai_pass model; ai_no_cache 1; }
-    location /stale/  { ai_pass model; ai_cache vectors ttl=1s
+    location /stale/  { ai_pass model; ai_cache vectors ttl=3s
                         scope=$http_x_tenant stale=1m;
                         ai_cache_use_stale 5xx error; }
 END
@@ -265,7 +265,7 @@ sub tokens { return $_[0]->json->{usage}{total_tokens} }
     my $acme = [ 'x-tenant', 'stale' ];
 
     ask('/stale', [ 'one', 'two' ], headers => $acme);
-    sleep(1.2);
+    sleep(3.2);
     $p->set(status => 500);
 
     my $r = ask('/stale', [ 'two', 'one' ], headers => $acme);
