@@ -38,18 +38,19 @@ my $http = <<"END";
 
     ai_model silent  { target p/hang; price in=1 out=1; }
     ai_model head    { target p/first:20000; }
-    ai_model slow    { target p/pace:50+n:400; price in=1 out=1; }
-    ai_model cross   { target a/pace:50+n:400; }
+    ai_model slow    { target p/pace:100+n:150; price in=1 out=1; }
+    ai_model cross   { target a/pace:100+n:150; }
     ai_model whole   { target p/wait:20000; }
     ai_model backoff { target p/status:503; retry 1 backoff=20s..20s; }
     ai_model hedged  { target p/hang; fallback p/hang+n:2; hedge 50ms; }
-    ai_model racing  { target p/hang; fallback p/pace:50+n:400; hedge 50ms; }
-    ai_model one     { target one/pace:50+n:400; }
+    ai_model racing  { target p/hang; fallback p/pace:100+n:150; hedge 50ms; }
+    ai_model one     { target one/pace:100+n:150; }
+    ai_model many    { target p/pace:200+n:50; }
     ai_model place   { target one/n:3; }
     ai_model drain   { target d/pace:50+n:30+usage:33.44; price in=1 out=1; }
     ai_model drainj  { target d/wait:2000+usage:33.44; }
-    ai_model size    { target s/pace:20+n:1000; }
-    ai_model time    { target t/pace:20+n:1000; }
+    ai_model size    { target s/pace:50+n:200; }
+    ai_model time    { target t/pace:50+n:200; }
 END
 
 my %gw = (1 => gateway($http), 2 => gateway($http, listen => 'http2'));
@@ -192,7 +193,7 @@ is($gw{1}->client->post('/v1/chat/completions', chat('place'))->{status}, 200,
 
 $p->reset;
 my @s = map { $gw{1}->client->open('/v1/chat/completions',
-                                   chat('slow', stream => 1)) } 1 .. 100;
+                                   chat('many', stream => 1)) } 1 .. 100;
 $p->wait_log(sub { @_ >= 100 });
 $_ % 2 ? $s[$_]->abort : $s[$_]->reset for 0 .. $#s;
 

@@ -256,8 +256,10 @@ select undef, undef, undef, 0.05;
 $s->reset;
 
 ok(idle_again($gw), 'connections are gone');
-is(scalar(grep { /"usage_state":"none"/ } grep { /"status":"(?:400|499)"/ }
-          $gw->access_log) >= 2, 1, 'and logged');
+ok($gw->wait_for(sub {
+       2 <= grep { /"usage_state":"none"/ && /"status":"(?:400|499)"/ }
+            $gw->access_log;
+   }), 'and logged');
 
 $gw->finish;
 $gw2->finish;

@@ -85,7 +85,7 @@ END
                         scope=global vary=small max_size=1k; }
     location /bypass/ { ai_pass model; ai_cache_bypass 1; }
     location /none/   { ai_pass model; ai_no_cache 1; }
-    location /stale/  { ai_pass model; ai_cache vectors ttl=1s
+    location /stale/  { ai_pass model; ai_cache vectors ttl=3s
                         scope=$http_x_tenant stale=1m;
                         ai_cache_use_stale 5xx error; }
     location /update/ { ai_pass model; ai_cache vectors ttl=1s
@@ -270,7 +270,7 @@ sub tokens { return $_[0]->json->{usage}{total_tokens} }
     my $acme = [ 'x-tenant', 'stale' ];
 
     ask('/stale', [ 'one', 'two' ], headers => $acme);
-    sleep(1.2);
+    sleep(3.2);
     $p->set(status => 500);
 
     my $r = ask('/stale', [ 'two', 'one' ], headers => $acme);
@@ -475,6 +475,13 @@ END
 
     while (@{ $redis->cmd('KEYS', '*:cache:*') } < 50 && time() < $until) {
         sleep(0.05);
+    }
+
+    # ... and a node uses its Redis once it has asked for purges
+
+    for (1 .. 29) {
+        last if $post->(1, "s$_")->{headers}{'x-ai-cache'} eq 'HIT';
+        sleep(0.3);
     }
 
     $p->reset;

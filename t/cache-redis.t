@@ -47,7 +47,7 @@ END
 
     location /short/ {
         ai_pass model direct=on;
-        ai_cache answers ttl=1s stale=1h scope=global;
+        ai_cache answers ttl=3s stale=1h scope=global;
     }
 
     location /small/ {
@@ -164,10 +164,10 @@ my @short = (path => '/short/chat/completions');
 is how($one, 'short', @short), 'MISS', 'one that is stale soon';
 ok stored(3), '... in Redis';
 is how($two, 'short', @short), 'HIT', '... on both nodes';
-sleep 1.2;
+sleep 3.2;
 like how($one, 'short', @short), qr/^(?:EXPIRED|MISS)$/,
     'one asks for it again';
-sleep 0.2;
+sleep 0.7;
 is how($two, 'short', @short), 'HIT', 'and the other finds the younger one';
 
 # what is too large, what is damaged

@@ -490,10 +490,10 @@ for my $case ([ '/v1/embeddings', { model => 'e', input => 'text' } ],
 
     is_state(ask('/v1', 'm', headers => [ 'Cache-Control', 'max-age=60' ]),
              'HIT', 'max-age: young enough');
-    sleep 1.1;
-    is_state(ask('/v1', 'm', headers => [ 'Cache-Control', 'max-age=1' ]),
+    sleep 3.1;
+    is_state(ask('/v1', 'm', headers => [ 'Cache-Control', 'max-age=3' ]),
              'EXPIRED', 'max-age: too old');
-    is_state(ask('/v1', 'm', headers => [ 'Cache-Control', 'max-age=1' ]),
+    is_state(ask('/v1', 'm', headers => [ 'Cache-Control', 'max-age=3' ]),
              'HIT', '... the new one was stored');
     is(ask('/v1', 'm', headers => [ 'Cache-Control',
                                     'no-cache, only-if-cached' ])->{status},
@@ -527,9 +527,9 @@ for my $case ([ '/v1/embeddings', { model => 'e', input => 'text' } ],
     is(scalar(@lines), 2, 'told once for each');
 
     $q++;
-    is_state(ask('/ttl', 'm', headers => [ 'x-ttl', '1' ]), 'MISS', 'ttl=1');
+    is_state(ask('/ttl', 'm', headers => [ 'x-ttl', '3' ]), 'MISS', 'ttl=3');
     is_state(ask('/ttl', 'm'), 'HIT', '... fresh');
-    sleep 1.2;
+    sleep 3.2;
     is_state(ask('/ttl', 'm', headers => [ 'x-ttl', '0' ]), 'BYPASS',
              'ttl=0');
     is_state(ask('/ttl', 'm'), 'MISS', '... gone');

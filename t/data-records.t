@@ -381,8 +381,8 @@ is(ask($gw, key(1))->[0], 200, '... and one of ours');
 
 # terms end without a change of the file
 
-reloaded(record(1, expires => time() + 4 | 0),
-         record(2, not_before => time() + 4 | 0));
+reloaded(record(1, expires => time() + 8 | 0),
+         record(2, not_before => time() + 8 | 0));
 ok(defined within(sub { ask($gw, key(2))->[0] == 401 }, 2), 'before');
 is(ask($gw, key(1))->[0], 200, '... that of another one');
 ok(defined within(sub { ask($gw, key(1))->[0] == 401 }, 6), 'after');

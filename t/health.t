@@ -64,7 +64,7 @@ $gw->wait_log(qr/ai data: .*keys/, 'error.log', 5);
 is(answer('/data'), '200 ok', 'a bad file');
 
 unlink $gw->dir . '/keys.json';
-select undef, undef, undef, 0.3;
+ok($gw->wait_log(qr/ai data: there is no /), 'a file that is gone: is told');
 is(answer('/data'), '200 ok', 'a file that is gone');
 
 # a file that says so
@@ -85,7 +85,7 @@ my @open = map {
     $s;
 } '/ready', '/live';
 
-select undef, undef, undef, 0.2;
+ok($gw->wait_for(sub { active($gw) == 2 }), 'two requests have begun');
 kill 'QUIT', $gw->master;
 $gw->wait_log(qr/gracefully shutting down/);
 select undef, undef, undef, 0.2;

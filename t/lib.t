@@ -70,7 +70,7 @@ my @events;
 while (my $e = $r->event) { push @events, $e }
 is($events[-1]{data}, '[DONE]', 'last event');
 is($r->text, 'Hello wide world', 'text of a stream');
-cmp_ok($events[3]{time} - $events[1]{time}, '>=', 0.03, 'events are apart');
+cmp_ok($events[-1]{time} - $r->{start}, '>=', 0.1, 'events are apart');
 ok($r->finish, 'stream ends well');
 
 $r = $c->post('/v1/chat/completions', { stream => 1, tools => [ 1 ] });
@@ -211,7 +211,7 @@ for my $path ('/v1/chat/completions', '/v1/messages') {
     is($ask->('s06')->{status}, 0, 's06');
 
     $r = $ask->('s07');
-    cmp_ok($r->{first_time} - $r->{head_time}, '>=', 0.25, 's07 is silent');
+    cmp_ok($r->{first_time} - $r->{start}, '>=', 0.25, 's07 is silent');
     is($r->text, $text, 's07 then answers');
 
     for my $model ('s08', 's14') {

@@ -31,7 +31,7 @@ my $gw = gateway(<<"END", server => <<'END2');
     ai_provider p { dialect openai; endpoint $url; key none; }
     ai_provider s { dialect static; text "one two three"; }
     ai_model m      { target p/usage:10.20; }
-    ai_model slow   { target p/wait:700+usage:10.20; }
+    ai_model slow   { target p/wait:2000+usage:10.20; }
     ai_model bad    { target p/status:400; }
     ai_model static { target s/x; }
     ai_limit_zone \$http_x_key zone=much tokens=100k/day;

@@ -79,7 +79,6 @@ END
     location /cut/   { ai_quota qtok overrun=cut; ai_pass model; }
     location = /limits { ai_limit_view; }
     location = /change { ai_limit_view write; }
-    location = /metrics { ai_metrics; }
     location = /redis { return 200 $ai_redis_main; }
     location = /fine  { return 204; }
 END2
@@ -401,13 +400,6 @@ ok($gw[0]->wait_for(sub {
 
 # what to do without Redis
 
-sub timeouts {
-    my ($gw) = @_;
-    my ($n) = $gw->client->get('/metrics')->{body}
-              =~ /^nginx_ai_redis_timeouts_total\{[^}]*\} (\d+)$/m;
-    return $n;
-}
-
 $redis->stop;
 
 $r = ask($gw[0], 'much', 'deny1');
@@ -431,8 +423,7 @@ for my $case ([ 'stopped', sub { $redis->stop }, sub { $redis->cont } ],
               [ '+5 s', sub { $slow->delay(5) }, sub { $slow->delay(0) } ])
 {
     my ($name, $break, $heal) = @$case;
-    my ($worst, $fine, $bad) = (0, 0, 0);
-    my $before = timeouts($local);
+    my ($soon, $worst, $fine, $bad) = (0, 0, 0, 0);
 
     $break->();
 
@@ -442,6 +433,7 @@ for my $case ([ 'stopped', sub { $redis->stop }, sub { $redis->cont } ],
         my $took = time() - $start;
 
         $bad++ if $s->{status} != 200;
+        $soon++ if $took < 0.015;
         $worst = $took if $took > $worst;
 
         $start = time();
@@ -451,15 +443,12 @@ for my $case ([ 'stopped', sub { $redis->stop }, sub { $redis->cont } ],
     }
 
     is($bad, 0, "$name: all pass by the node's share");
-    my $late = timeouts($local) - $before;
-
-    diag("$name: $late late, at most " . int($worst * 1000) . ' ms, others '
+    diag("$name: $soon soon, at most " . int($worst * 1000) . ' ms, others '
          . int($fine * 1000) . ' ms') if $ENV{TEST_AI_SHOW};
-    cmp_ok($late, '>', 0, "$name: some are late");
-    cmp_ok($late, '<=', 20, "$name: ... and few");
 
-    # the machine may do other things
-    cmp_ok($worst, '<', 2, "$name: ... and not much");
+    # less than the time limit of Redis; the machine may do other things
+    cmp_ok($soon, '>=', 10, "$name: not all wait for Redis");
+    cmp_ok($worst, '<', 2, "$name: ... and not for long");
     cmp_ok($fine, '<', 2, "$name: no worker waits");
     is($local->client->get('/redis')->{body} =~ /open|down/, 1,
        "$name: the breaker is open");

@@ -50,6 +50,30 @@ my $echo = AI::Provider->start(handler => sub {
             'X-Request-Id' => "up\"\\1");
     }
 
+    # two choices, their pieces in turns
+
+    if ($text eq 'Two choices') {
+        return json_script(200, encode_json({
+            id => 'c', object => 'chat.completion', model => 'two',
+            choices => [ map { { index => $_, finish_reason => 'stop',
+                message => { role => 'assistant',
+                             content => "choice $_ of 2" } } } 0, 1 ],
+            usage => { prompt_tokens => 1, completion_tokens => 8 } }))
+            if !$json->{stream};
+
+        return sse_script([ map { "data: $_\n\n" } (map {
+            my $piece = $_;
+            map { encode_json({
+                id => 'c', object => 'chat.completion.chunk', model => 'two',
+                choices => [ { index => $_, delta => { content => $piece },
+                               finish_reason => undef } ] }) } 1, 0
+        } 'one ', 'two'), (map { encode_json({
+            id => 'c', object => 'chat.completion.chunk', model => 'two',
+            choices => [ { index => $_, delta => {},
+                           finish_reason => 'stop' } ] }) } 1, 0),
+            '[DONE]' ]);
+    }
+
     return openai_script(text => $text, stream => $json->{stream},
                          usage => { in => 3, out => 4 });
 });
@@ -437,6 +461,20 @@ is($full->{answer}, qq(Wait.\nf1({"n":"1"})\nf2({"n":"2"})),
 is_deeply($full->{prompt}, [ { role => 'assistant', text => '{"a":"b"}' },
                              { role => 'tool', text => '42' } ],
           '... in the prompt');
+
+# of several choices the first
+
+for my $stream (0, 1) {
+    ($full, $hash) = contents('/full/chat/completions',
+                              chat('echo', n => 2, stream => $stream,
+                                   messages => [
+        { role => 'user', content => 'Two choices' } ]));
+
+    my $text = $stream ? 'one two' : 'choice 0 of 2';
+
+    is($full->{answer}, $text, "two choices, stream $stream: the first");
+    is($hash->{answer_sha256}, sha256_hex($text), '... and its hash');
+}
 
 # what has the form of a key
 

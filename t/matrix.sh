@@ -99,10 +99,15 @@ whole_source()
         || cp "$dir/nginx/auto/configure" "$dir/nginx/configure"
         chmod +x "$dir/nginx/configure"
 
+        local v3=
+
+        # 1.25 is the first that has it
+        [ ! -d "$dir/nginx/src/http/v3" ] || v3=--with-http_v3_module
+
         (cd "$dir/nginx" \
          && ./configure --with-compat --with-debug --with-threads \
                 --prefix="$dir/prefix" --with-http_ssl_module \
-                --with-http_v2_module --with-http_realip_module \
+                --with-http_v2_module $v3 --with-http_realip_module \
                 --with-http_stub_status_module \
                 --with-http_auth_request_module \
                 --with-http_gunzip_module --with-http_sub_module \

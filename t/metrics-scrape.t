@@ -360,7 +360,9 @@ SKIP: {
 
     @waits = sort { $a <=> $b } @waits;
     note sprintf 'beside a scrape: median %.1f ms', $waits[@waits / 2];
-    cmp_ok($waits[@waits / 2], '<', 20, 'others are served beside a scrape');
+
+    # a machine that is busy delays many, a scrape that blocks all of them
+    cmp_ok($waits[@waits / 4], '<', 20, 'others are served beside a scrape');
 }
 
 # a client that leaves in the middle

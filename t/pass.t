@@ -288,7 +288,7 @@ my $s = $c->open('/plain/slow', undef, method => 'GET');
 my $e = $s->event;
 is($e->{data}, 1, 'a stream');
 $s->finish;
-cmp_ok($s->{events}[2]{time} - $s->{events}[0]{time}, '>', 0.4,
+cmp_ok($s->{events}[2]{time} - $s->{events}[0]{time}, '>', 0.2,
        '... comes as it is made');
 is(scalar @{ $s->{events} }, 3, '... whole');
 

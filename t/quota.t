@@ -172,12 +172,12 @@ ok(state_of('tok', 'a')->{tokens}{reset} <= 86400, '... reset');
 unlike($gw->error_log, qr/of the quota/, '... no alert');
 ask('tok', 'a') for 1 .. 3;
 is(state_of('tok', 'a')->{tokens}{used}, 6000, '... add up');
-like($gw->error_log, qr/\[warn\].*zone\ "tok",\ key\ "a":\ 50%\ of\ the\ quota\ of
-     \ tokens\ is\ used,\ 6000\ of\ 10000/x, '... alert');
+ok($gw->wait_log(qr/\[warn\].*zone\ "tok",\ key\ "a":\ 50%\ of\ the\ quota\ of
+     \ tokens\ is\ used,\ 6000\ of\ 10000/x), '... alert');
 ask('tok', 'a') for 1 .. 2;
 state_of('tok', 'a');
-like($gw->error_log, qr/80% of the quota of tokens is used, 9000 of 10000/,
-     '... the next one');
+ok($gw->wait_log(qr/80% of the quota of tokens is used, 9000 of 10000/),
+   '... the next one');
 my @alerts = $gw->error_log =~ /% of the quota/g;
 is(scalar @alerts, 2, '... each once');
 
