@@ -163,7 +163,7 @@ for my $span (@spans) {
     next if ($attr->{'nginx_ai.cache'} // '') =~ /HIT|COALESCED/;
     $span{input} += $attr->{'gen_ai.usage.input_tokens'} // 0;
     $span{output} += $attr->{'gen_ai.usage.output_tokens'} // 0;
-    $span{cost} += $attr->{'nginx_ai.cost'} // 0;
+    $span{cost} += $attr->{'gen_ai.usage.cost'} // 0;
 }
 
 is($span{input}, $log{input}, 'spans: input');

@@ -143,6 +143,8 @@ bad('parameter', "ai_trace $url/ sampel=1;",
     qr/invalid parameter "sampel=1" of "ai_trace", known are auth=/);
 bad("sample $_", "ai_trace $url/ sample=$_;",
     qr/invalid parameter "sample=/) for qw(2 x 101% 0.0.1 .);
+bad('encoding', "ai_trace $url/ encoding=xml;",
+    qr/invalid parameter "encoding=xml"/);
 bad('parent', "ai_trace $url/ parent=x;", qr/invalid parameter "parent=x"/);
 bad('batch', "ai_trace $url/ batch=0;", qr/invalid parameter "batch=0"/);
 bad('queue', "ai_trace $url/ queue=1k;", qr/invalid parameter "queue=1k"/);
@@ -180,11 +182,12 @@ bad('propagate', 'ai_trace_propagate x;', qr/invalid value "x"/);
                      . "flush=100ms;\n"
                      . 'ai_trace_attribute langfuse.session.id $http_x_s; '
                      . 'ai_trace_attribute empty $http_x_none; '
+                     . 'ai_trace_attribute bytes $http_x_bytes; '
                      . 'ai_trace_attribute langfuse.trace.tags '
                      . '"a, $http_x_s,,c " list;');
     $p->reset;
 
-    my $r = ask($gw, 'm', 'X-S' => 'a"b');
+    my $r = ask($gw, 'm', 'X-S' => 'a"b', 'X-Bytes' => "a\xff\xc3\xa4");
     is($r->{status}, 200, 'one: answered');
 
     my @spans = spans(2, 'one');
@@ -192,7 +195,9 @@ bad('propagate', 'ai_trace_propagate x;', qr/invalid value "x"/);
 
     my ($req) = posts(1, 'one');
     is($req->{method}, 'POST', '... posted');
-    is($req->{headers}{'content-type'}, 'application/json', '... as JSON');
+    is($req->{headers}{'content-type'}, 'application/x-protobuf',
+       '... as protobuf');
+    is(AI::Otlp::encoding($req->{body}), 'protobuf', '... which it is');
     is($req->{headers}{authorization}, 'Basic ' . encode_base64('pk-1:sk-2', ''),
        '... with the secret as Basic');
     is($req->{headers}{'x-langfuse-ingestion-version'}, 4, '... header=');
@@ -206,6 +211,7 @@ bad('propagate', 'ai_trace_propagate x;', qr/invalid value "x"/);
     is($server->{resource}{'service.name'}, 'gw', '... service=');
     is($server->{attr}{'langfuse.session.id'}, 'a"b', '... attribute');
     ok(!exists $server->{attr}{empty}, '... not an empty one');
+    is($server->{attr}{bytes}, "a\x{fffd}\x{e4}", '... always UTF-8');
     is_deeply($server->{attr}{'langfuse.trace.tags'}, [ 'a', 'a"b', 'c' ],
               '... a list');
 
@@ -214,29 +220,34 @@ bad('propagate', 'ai_trace_propagate x;', qr/invalid value "x"/);
         'gen_ai.response.model' => 'usage:100.7',
         'gen_ai.provider.name' => 'openai',
         'gen_ai.usage.input_tokens' => 100,
-        'gen_ai.usage.output_tokens' => 7, 'nginx_ai.usage.state' => 'provider',
+        'gen_ai.usage.output_tokens' => 7, 'nginx_ai.provider' => 'p',
         'http.request.method' => 'POST', 'url.path' => '/v1/chat/completions',
-        'http.response.status_code' => 200, 'nginx_ai.cost' => 0.00114,
-        'gen_ai.usage.cost' => 0.00114, 'gen_ai.request.stream' => 0,
-        'langfuse.observation.cost_details' => '{"total":0.001140000}',
-        'langfuse.observation.type' => 'generation',
-        'client.address' => '127.0.0.1', 'nginx_ai.attempts' => 1,
+        'http.response.status_code' => 200, 'gen_ai.usage.cost' => 0.00114,
+        'client.address' => '127.0.0.1',
         'nginx_ai.request.id' => $r->{headers}{'x-request-id'},
-        'nginx_ai.target' => 'p/usage:100.7',
     );
 
     is($server->{attr}{$_}, $want{$_}, "... $_") for sort keys %want;
+
+    is(join(' ', sort grep { !exists $want{$_} } keys %{ $server->{attr} }),
+       'bytes gen_ai.response.finish_reasons langfuse.session.id '
+       . 'langfuse.trace.tags', '... nothing else');
     is_deeply($server->{attr}{'gen_ai.response.finish_reasons'}, [ 'stop' ],
               '... finish reasons');
     ok(!exists $server->{attr}{'error.type'}, '... no error');
-    is_deeply($server->{status}, {}, '... status');
-    is(join(' ', map { $_->{name} } @{ $server->{events} }), 'first_token',
-       '... events');
+    is($server->{status}, undef, '... status');
+    is($server->{events}, undef, '... no events');
 
     is($try->{name}, 'chat usage:100.7', 'attempt: name');
     is($try->{traceId}, $server->{traceId}, '... same trace');
     is($try->{parentSpanId}, $server->{spanId}, '... child of the request');
-    is($try->{attr}{'langfuse.observation.type'}, 'span', '... counted once');
+    is_deeply($try->{attr}, {
+        'langfuse.observation.type' => 'span',
+        'gen_ai.operation.name' => 'chat', 'gen_ai.provider.name' => 'openai',
+        'gen_ai.request.model' => 'usage:100.7', 'nginx_ai.provider' => 'p',
+        'gen_ai.usage.input_tokens' => 100, 'gen_ai.usage.output_tokens' => 7,
+        'gen_ai.response.finish_reasons' => [ 'stop' ],
+    }, '... attributes; Langfuse counts it once');
     cmp_ok($try->{startTimeUnixNano}, '>=', $server->{startTimeUnixNano},
            '... starts in it');
     cmp_ok($try->{endTimeUnixNano}, '<=', $server->{endTimeUnixNano},
@@ -297,6 +308,88 @@ bad('propagate', 'ai_trace_propagate x;', qr/invalid value "x"/);
     $gw->finish;
 }
 
+# both encodings tell the same; each request goes both ways
+
+sub tree {
+    my (@spans) = @_;
+    my ($server) = grep { $_->{kind} == 2 } @spans;
+    my $start = $server->{startTimeUnixNano};
+
+    # what differs from one request to the next
+
+    delete @{ $server->{attr} }{qw(nginx_ai.request.id url.path
+                                   gen_ai.response.time_to_first_chunk)};
+
+    return [ sort { $a->{name} cmp $b->{name} } map {
+        my $span = $_;
+        my $parent = $span->{parentSpanId} // '';
+
+        delete $span->{attr}{'nginx_ai.upstream.request_id'};
+
+        +{ (map { $_ => $span->{$_} } grep { defined $span->{$_} }
+               qw(name kind flags traceState status attr resource)),
+           id => join(' ', length $span->{traceId}, length $span->{spanId}),
+           parent => $parent eq $server->{spanId} ? 'server' : $parent,
+           events => [ map { [ $_->{name}, $_->{attr} ] }
+                       @{ $span->{events} // [] } ] };
+    } @spans ];
+}
+
+{
+    my $gw = gateway("ai_trace $url/pb flush=50ms content=full;\n"
+                     . 'ai_trace_attribute own $http_x_s; '
+                     . 'ai_trace_attribute own.list $http_x_s list;',
+                     'location /json/ { ai_pass model; '
+                     . "ai_trace $url/js flush=50ms content=full "
+                     . 'encoding=json; }');
+    $gw->allow(qr/attempt .* failed/);
+
+    my @headers = (traceparent =>
+                   '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
+                   tracestate => 'congo=t61rcWkgMzE', 'X-S' => "a, \xc3\xa4,b");
+    my ($pb, $js) = (0, 0);
+
+    for my $case ([ 'm', 2 ], [ 'f', 3 ], [ 'r', 3 ], [ 'bad', 2 ], [ 'c', 1 ],
+                  [ 's', 2, stream => \1 ], [ 'nosuch', 1 ],
+                  [ "\xe4" x 100, 1 ], [ 'y' x 2000, 1 ])
+    {
+        my ($model, $n, @more) = @$case;
+        my $name = substr($model =~ s/[^a-z]/?/gr, 0, 10);
+
+        # a model with "times" fails anew
+
+        for my $where (qw(v1 json)) {
+            $p->reset;
+            $gw->client->post("/$where/chat/completions",
+                              chat($model, @more), headers => \@headers);
+        }
+
+        my @pb = (spans($pb + $n, 'pb'))[$pb .. $pb + $n - 1];
+        my @js = (spans($js + $n, 'js'))[$js .. $js + $n - 1];
+        $pb += $n;
+        $js += $n;
+
+        is_deeply(tree(@pb), tree(@js), "encoding: $name");
+    }
+
+    my ($post) = posts(1, 'js');
+    is($post->{headers}{'content-type'}, 'application/json', '... JSON');
+    is(AI::Otlp::encoding($post->{body}), 'json', '... which it is');
+
+    ($post) = posts(1, 'pb');
+
+    SKIP: {
+        my $python = AI::Otlp::python()
+            // skip 'no opentelemetry-proto for Python', 1;
+
+        is(AI::Otlp::official($python, $post->{body}),
+           "2 spans\nchat usage:100.7 CLIENT\nchat m SERVER\n",
+           '... read by the official classes');
+    }
+
+    $gw->finish;
+}
+
 # a fallback
 
 {
@@ -330,7 +423,9 @@ bad('propagate', 'ai_trace_propagate x;', qr/invalid value "x"/);
     is($failed->{status}{code}, 2, '... the first has failed');
     is($failed->{attr}{'http.response.status_code'}, 503, '... with 503');
     is($failed->{attr}{'error.type'}, 'overloaded', '... error.type');
-    is_deeply($won->{status}, {}, '... the second has not');
+    is($won->{status}, undef, '... the second has not');
+    is($server->{attr}{'nginx_ai.attempts'}, 2, '... how many');
+    is($server->{attr}{'nginx_ai.provider'}, 'q', '... who has answered');
     is($won->{attr}{'cloud.region'}, 'eu', '... region');
     is($won->{attr}{'gen_ai.usage.input_tokens'}, 10, '... its input');
     is($won->{attr}{'gen_ai.usage.cache_read.input_tokens'}, 4, '... cached');
@@ -353,7 +448,7 @@ bad('propagate', 'ai_trace_propagate x;', qr/invalid value "x"/);
     @spans = spans(6, 'fall');
     my ($retried) = grep { $_->{name} eq 'chat r' } @spans;
     is(join(' ', map { $_->{name} } @{ $retried->{events} }),
-       'retry first_token', 'retry: events');
+       'retry', 'retry: events');
 
     ask($gw, 'bad');
     @spans = spans(8, 'fall');
@@ -533,7 +628,8 @@ for my $case ([ 'bearer', 'Bearer token' ], [ 'whole', 'Custom abc' ]) {
 
 {
     my $gw = gateway("ai_trace $url/hang flush=50ms timeout=30s batch=5 "
-                     . 'queue=64k;');
+                     . 'queue=64k; ai_trace_attribute long ' . 'x' x 1000
+                     . ';');
     $gw->allow(qr/spans could not be posted|are dropped/);
 
     my $slow = 0;

@@ -1226,9 +1226,7 @@ ngx_http_ai_json_utf8(u_char *p, u_char *last, ngx_uint_t *valid)
 }
 
 
-/* writes bytes without specials, bad UTF-8 replaced */
-
-static void
+void
 ngx_http_ai_out_utf8(ngx_http_ai_out_t *out, u_char *p, u_char *last)
 {
     u_char      *start;

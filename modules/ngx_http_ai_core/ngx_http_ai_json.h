@@ -299,6 +299,9 @@ u_char *ngx_http_ai_dollars(u_char *p, int64_t nano);
  * control characters, DEL stays; invalid UTF-8 becomes U+FFFD */
 void ngx_http_ai_out_escaped(ngx_http_ai_out_t *out, u_char *data, size_t len);
 
+/* plain bytes as they are; invalid UTF-8 becomes U+FFFD */
+void ngx_http_ai_out_utf8(ngx_http_ai_out_t *out, u_char *p, u_char *last);
+
 /* raw text unescaped (a string that holds JSON, written as that JSON) */
 void ngx_http_ai_out_unescaped(ngx_http_ai_out_t *out, ngx_str_t *raw);
 

@@ -19,6 +19,9 @@
 
 #define NGX_HTTP_AI_PRICE_TIERS  4
 
+/* version of a price that is part of the configuration */
+#define NGX_HTTP_AI_PRICE_CONF  "configuration"
+
 /* the most that may be asked for a token, and for a request or an image */
 #define NGX_HTTP_AI_PRICE_TOKEN_MAX  ((int64_t) 1000000 * 1000000)
 #define NGX_HTTP_AI_PRICE_EACH_MAX   ((int64_t) 1000000 * 1000000 * 1000)

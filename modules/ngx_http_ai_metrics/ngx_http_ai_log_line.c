@@ -7,7 +7,9 @@
 /*
  * One line for each request, in the log phase: all stages are over, and bytes
  * and status are final.  Room for the longest line that this request can have
- * is asked for once, then it is only written.
+ * is asked for once, then it is only written.  Members that have their usual
+ * value are left out: a line is half as long, and is read more often than
+ * written.
  */
 
 
@@ -72,6 +74,14 @@ static u_char *ngx_http_ai_log_times(u_char *p,
 
 #define ngx_http_ai_log_num(p, name, n)                                       \
     if ((n) >= 0) {                                                           \
+        p = ngx_http_ai_log_lit(p, ",\"" name "\":");                         \
+        p = ngx_http_ai_log_uint(p, n);                                       \
+    }
+
+/* ... that is usually 0 */
+
+#define ngx_http_ai_log_some(p, name, n)                                      \
+    if ((n) > 0) {                                                            \
         p = ngx_http_ai_log_lit(p, ",\"" name "\":");                         \
         p = ngx_http_ai_log_uint(p, n);                                       \
     }
@@ -380,6 +390,7 @@ ngx_http_ai_log_line(u_char *p, ngx_http_request_t *r,
     ngx_str_t            *s;
     ngx_uint_t            status;
     ngx_http_ai_ctx_t    *ctx;
+    ngx_http_ai_try_t    *t;
     ngx_http_ai_usage_t  *u;
 
     ctx = rec->ctx;
@@ -414,27 +425,39 @@ ngx_http_ai_log_line(u_char *p, ngx_http_request_t *r,
 
     p = ngx_http_ai_log_lit(p, ",\"operation\":\"");
     p = ngx_cpymem(p, s->data, s->len);
+    *p++ = '"';
 
-    if (ctx->stream) {
-        p = ngx_http_ai_log_lit(p, "\",\"stream\":true");
-
-    } else {
-        p = ngx_http_ai_log_lit(p, "\",\"stream\":false");
-    }
-
+    ngx_http_ai_log_flag(p, "stream", ctx->stream);
     ngx_http_ai_log_str(p, "path", &rec->path);
 
     ngx_http_ai_log_str(p, "key_id", &rec->key_id);
     ngx_http_ai_log_str(p, "tenant", &rec->tenant);
     ngx_http_ai_log_str(p, "user", &rec->user);
     ngx_http_ai_log_str(p, "team", &rec->team);
-    ngx_http_ai_log_str(p, "request_model", &ctx->request_model);
+
+    if (ctx->request_model.len != ctx->model.len
+        || ngx_memcmp(ctx->request_model.data, ctx->model.data,
+                      ctx->model.len)
+           != 0)
+    {
+        ngx_http_ai_log_str(p, "request_model", &ctx->request_model);
+    }
+
     ngx_http_ai_log_str(p, "model", &ctx->model);
     ngx_http_ai_log_str(p, "provider", &ctx->provider);
     ngx_http_ai_log_str(p, "region", &ctx->region);
     ngx_http_ai_log_str(p, "target", &ctx->target);
 
-    if (rec->ntries) {
+    /* one that has answered is told of by what is around */
+
+    t = &rec->tries[0];
+
+    if (rec->ntries == 1 && t->won && t->error == NGX_HTTP_AI_ERR_NONE
+        && !t->canceled)
+    {
+        ngx_http_ai_log_str(p, "upstream_id", &t->upstream_id);
+
+    } else if (rec->ntries) {
         p = ngx_http_ai_log_attempts(p, rec);
     }
 
@@ -442,27 +465,28 @@ ngx_http_ai_log_line(u_char *p, ngx_http_request_t *r,
     ngx_http_ai_log_flag(p, "recovered", ctx->recovered);
     ngx_http_ai_log_flag(p, "cut", ctx->cut);
 
-    s = ngx_http_ai_usage_name(ctx->usage_state);
-
-    p = ngx_http_ai_log_lit(p, ",\"usage_state\":\"");
-    p = ngx_cpymem(p, s->data, s->len);
-    *p++ = '"';
+    if (ctx->usage_state != NGX_HTTP_AI_USAGE_PROVIDER) {
+        s = ngx_http_ai_usage_name(ctx->usage_state);
+        ngx_http_ai_log_str(p, "usage_state", s);
+    }
 
     u = &ctx->usage;
 
     p = ngx_http_ai_log_tokens(p, u);
 
-    ngx_http_ai_log_num(p, "cached_tokens", u->cache_read);
-    ngx_http_ai_log_num(p, "cache_write_tokens", u->cache_write);
-    ngx_http_ai_log_num(p, "reasoning_tokens", u->reasoning);
-    ngx_http_ai_log_num(p, "audio_input_tokens", u->audio_in);
-    ngx_http_ai_log_num(p, "audio_output_tokens", u->audio_out);
+    ngx_http_ai_log_some(p, "cached_tokens", u->cache_read);
+    ngx_http_ai_log_some(p, "cache_write_tokens", u->cache_write);
+    ngx_http_ai_log_some(p, "reasoning_tokens", u->reasoning);
+    ngx_http_ai_log_some(p, "audio_input_tokens", u->audio_in);
+    ngx_http_ai_log_some(p, "audio_output_tokens", u->audio_out);
 
     if (ctx->cost >= 0) {
         p = ngx_http_ai_log_lit(p, ",\"cost\":");
         p = ngx_http_ai_log_nano(p, ctx->cost);
 
-        ngx_http_ai_log_str(p, "price_version", &ctx->price_version);
+        if (!ngx_http_ai_str_is(&ctx->price_version, NGX_HTTP_AI_PRICE_CONF)) {
+            ngx_http_ai_log_str(p, "price_version", &ctx->price_version);
+        }
     }
 
     p = ngx_http_ai_log_times(p, rec);
@@ -567,7 +591,9 @@ ngx_http_ai_log_times(u_char *p, ngx_http_ai_log_record_t *rec)
     p = ngx_http_ai_log_lit(p, ",\"duration_ms\":");
     p = ngx_http_ai_log_uint(p, rec->duration);
 
-    ngx_http_ai_log_num(p, "ttft_ms", rec->ctx->ttft);
+    if (rec->ctx->stream) {
+        ngx_http_ai_log_num(p, "ttft_ms", rec->ctx->ttft);
+    }
 
     if (rec->ntries == 0) {
         return p;

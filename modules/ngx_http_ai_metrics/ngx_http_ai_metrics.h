@@ -76,6 +76,8 @@ typedef struct {
 
     /* of a worker */
     ngx_http_ai_metrics_process_t *process;
+    ngx_uint_t                     shard;     /* not 0: its own */
+    time_t                         looked;    /* ... for one */
     ngx_http_ai_metrics_found_t   *requests;
     ngx_http_ai_metrics_found_t   *attempts;
     ngx_http_ai_metrics_found_t   *models;
@@ -121,6 +123,7 @@ ngx_str_t *ngx_http_ai_metrics_result_name(ngx_uint_t result);
 ngx_int_t ngx_http_ai_metrics_zone(ngx_conf_t *cf,
     ngx_http_ai_metrics_main_conf_t *mcf);
 void ngx_http_ai_metrics_start(ngx_http_ai_metrics_main_conf_t *mcf);
+void ngx_http_ai_metrics_shard(ngx_http_ai_metrics_main_conf_t *mcf);
 void ngx_http_ai_metrics_stop(ngx_http_ai_metrics_main_conf_t *mcf);
 
 /* figures of the zone and of the workers */

@@ -20,7 +20,8 @@ static void ngx_http_ai_metrics_attempt(ngx_http_ai_metrics_main_conf_t *mcf,
     ngx_msec_t duration);
 static ngx_http_ai_outcome_e ngx_http_ai_metrics_outcome(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
-static void ngx_http_ai_metrics_add(uint64_t *cell, int64_t n);
+static void ngx_http_ai_metrics_add(uint64_t *cell, int64_t n,
+    ngx_uint_t own);
 static ngx_http_ai_exemplars_t *ngx_http_ai_metrics_exemplars(
     ngx_http_ai_metrics_main_conf_t *mcf, ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_series_t *s);
@@ -116,7 +117,7 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     uint64_t                          value;
     ngx_str_t                        *model, *provider;
     ngx_msec_t                        now, end, until, busy, duration;
-    ngx_uint_t                        i, n;
+    ngx_uint_t                        i, n, own;
     ngx_http_ai_try_t                 t;
     ngx_http_ai_outcome_e             outcome;
     ngx_http_ai_exemplars_t          *ex;
@@ -134,6 +135,11 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         }
     }
 
+    if (mcf->shard == 0 && mcf->looked != ngx_time()) {
+        ngx_http_ai_metrics_shard(mcf);
+    }
+
+    own = (mcf->shard != 0);
     now = ngx_current_msec;
     model = ngx_http_ai_metrics_model(ctx);
 
@@ -182,20 +188,20 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
     outcome = ngx_http_ai_metrics_outcome(r, ctx);
 
-    ngx_http_ai_cell_add(&cells->outcomes[outcome], 1);
-    ngx_http_ai_cell_add(&cells->finishes[ctx->finish], 1);
+    ngx_http_ai_cell_add(&cells->outcomes[outcome], 1, own);
+    ngx_http_ai_cell_add(&cells->finishes[ctx->finish], 1, own);
 
     if (ctx->error != NGX_HTTP_AI_ERR_NONE) {
-        ngx_http_ai_cell_add(&cells->errors[ctx->error], 1);
+        ngx_http_ai_cell_add(&cells->errors[ctx->error], 1, own);
     }
 
     if (ctx->cached != NGX_HTTP_AI_CACHE_NONE) {
-        ngx_http_ai_cell_add(&cells->cached[ctx->cached], 1);
+        ngx_http_ai_cell_add(&cells->cached[ctx->cached], 1, own);
     }
 
-    ngx_http_ai_metrics_add(&cells->streams, ctx->stream);
-    ngx_http_ai_metrics_add(&cells->fallbacks, ctx->fallback);
-    ngx_http_ai_metrics_add(&cells->recovered, ctx->recovered);
+    ngx_http_ai_metrics_add(&cells->streams, ctx->stream, own);
+    ngx_http_ai_metrics_add(&cells->fallbacks, ctx->fallback, own);
+    ngx_http_ai_metrics_add(&cells->recovered, ctx->recovered, own);
 
     ngx_memzero(tokens, sizeof(tokens));
 
@@ -211,27 +217,29 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         tokens[NGX_HTTP_AI_TOKEN_REASONING] = ctx->usage.reasoning;
 
         for (i = 0; i < NGX_HTTP_AI_TOKEN_MAX; i++) {
-            ngx_http_ai_metrics_add(&cells->tokens[i], tokens[i]);
+            ngx_http_ai_metrics_add(&cells->tokens[i], tokens[i], own);
         }
 
-        ngx_http_ai_cell_add(&cells->usage[ctx->usage_state], 1);
+        ngx_http_ai_cell_add(&cells->usage[ctx->usage_state], 1, own);
 
-        ngx_http_ai_metrics_add(&cells->cost, ctx->cost);
-        ngx_http_ai_metrics_add(&cells->unpriced, ctx->cost < 0);
+        ngx_http_ai_metrics_add(&cells->cost, ctx->cost, own);
+        ngx_http_ai_metrics_add(&cells->unpriced, ctx->cost < 0, own);
 
         if (f->sizes) {
             (void) ngx_http_ai_metrics_observe(f->sizes->size.input,
                                      &ngx_http_ai_bounds_size,
                                      ngx_max(tokens[NGX_HTTP_AI_TOKEN_INPUT],
-                                             0));
+                                             0),
+                                     own);
             (void) ngx_http_ai_metrics_observe(f->sizes->size.output,
                                      &ngx_http_ai_bounds_size,
                                      ngx_max(tokens[NGX_HTTP_AI_TOKEN_OUTPUT],
-                                             0));
+                                             0),
+                                     own);
         }
 
     } else if (n) {
-        ngx_http_ai_cell_add(&cells->usage[NGX_HTTP_AI_USAGE_NONE], 1);
+        ngx_http_ai_cell_add(&cells->usage[NGX_HTTP_AI_USAGE_NONE], 1, own);
     }
 
     if (n) {
@@ -240,7 +248,8 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         value = (uint64_t) duration * 1000;
 
         i = ngx_http_ai_metrics_observe(cells->duration,
-                                        &ngx_http_ai_bounds_duration, value);
+                                        &ngx_http_ai_bounds_duration, value,
+                                        own);
         if (ex) {
             ngx_http_ai_metrics_exemplar(ctx, &ex->duration[i], value);
         }
@@ -249,7 +258,8 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
                                      &ngx_http_ai_bounds_overhead,
                                      (uint64_t) (duration
                                                  - ngx_min(busy, duration))
-                                     * 1000);
+                                     * 1000,
+                                     own);
 
         if (ctx->stream && ctx->ttft >= 0
             && outcome == NGX_HTTP_AI_OUTCOME_SUCCESS)
@@ -257,7 +267,8 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
             value = (uint64_t) ctx->ttft * 1000;
 
             i = ngx_http_ai_metrics_observe(cells->first,
-                                            &ngx_http_ai_bounds_first, value);
+                                            &ngx_http_ai_bounds_first, value,
+                                            own);
             if (ex) {
                 ngx_http_ai_metrics_exemplar(ctx, &ex->first[i], value);
             }
@@ -269,7 +280,8 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
                         * 1000 / (uint64_t) (ctx->usage.out - 1);
 
                 (void) ngx_http_ai_metrics_observe(cells->per_token,
-                                            &ngx_http_ai_bounds_token, value);
+                                            &ngx_http_ai_bounds_token, value,
+                                            own);
             }
         }
     }
@@ -288,7 +300,7 @@ ngx_http_ai_metrics_attempt(ngx_http_ai_metrics_main_conf_t *mcf,
     ngx_msec_t duration)
 {
     ngx_str_t                    *name;
-    ngx_uint_t                    result;
+    ngx_uint_t                    result, own;
     ngx_http_ai_metrics_found_t  *f;
     ngx_http_ai_attempt_cells_t  *cells;
 
@@ -301,6 +313,7 @@ ngx_http_ai_metrics_attempt(ngx_http_ai_metrics_main_conf_t *mcf,
                                    &t->provider, (ngx_uint_t) name->data,
                                    name);
     cells = &f->cells->attempt;
+    own = (mcf->shard != 0);
 
     result = t->error;
 
@@ -310,16 +323,16 @@ ngx_http_ai_metrics_attempt(ngx_http_ai_metrics_main_conf_t *mcf,
         result = NGX_HTTP_AI_ATTEMPT_CANCELED;
     }
 
-    ngx_http_ai_cell_add(&cells->results[result], 1);
+    ngx_http_ai_cell_add(&cells->results[result], 1, own);
 
     (void) ngx_http_ai_metrics_observe(cells->duration,
                                        &ngx_http_ai_bounds_duration,
-                                       (uint64_t) duration * 1000);
+                                       (uint64_t) duration * 1000, own);
 
     if (t->first >= 0) {
         (void) ngx_http_ai_metrics_observe(cells->first,
                                            &ngx_http_ai_bounds_first,
-                                           (uint64_t) t->first * 1000);
+                                           (uint64_t) t->first * 1000, own);
     }
 }
 
@@ -378,10 +391,10 @@ ngx_http_ai_metrics_outcome(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
 
 static void
-ngx_http_ai_metrics_add(uint64_t *cell, int64_t n)
+ngx_http_ai_metrics_add(uint64_t *cell, int64_t n, ngx_uint_t own)
 {
     if (n > 0) {
-        ngx_http_ai_cell_add(cell, n);
+        ngx_http_ai_cell_add(cell, (uint64_t) n, own);
     }
 }
 
@@ -524,12 +537,12 @@ ngx_http_ai_metrics_miss(ngx_http_ai_metrics_main_conf_t *mcf,
     found->names[1] = provider->data;
     found->op = op;
     found->series = s;
-    found->cells = ngx_http_ai_metrics_cells(mcf->store, s, ngx_worker);
+    found->cells = ngx_http_ai_metrics_cells(mcf->store, s, mcf->shard);
     found->sizes = NULL;
 
     if (kind == NGX_HTTP_AI_METRICS_REQUEST && mcf->sizes) {
         s = ngx_http_ai_metrics_series(mcf, NGX_HTTP_AI_METRICS_SIZE, names);
-        found->sizes = ngx_http_ai_metrics_cells(mcf->store, s, ngx_worker);
+        found->sizes = ngx_http_ai_metrics_cells(mcf->store, s, mcf->shard);
     }
 
     return found;

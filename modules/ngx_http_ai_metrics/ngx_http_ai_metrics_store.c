@@ -46,6 +46,7 @@ struct ngx_http_ai_metrics_store_s {
     ngx_uint_t                     nshards;
     ngx_uint_t                     generation;
     uint64_t                       overflows;
+    volatile ngx_pid_t             owners[NGX_HTTP_AI_METRICS_SHARDS];
     ngx_http_ai_metrics_process_t *processes;
     ngx_http_ai_series_t          *first[NGX_HTTP_AI_METRICS_KINDS];
     ngx_uint_t                     n[NGX_HTTP_AI_METRICS_KINDS];
@@ -392,14 +393,14 @@ ngx_http_ai_metrics_exemplify(ngx_http_ai_metrics_store_t *st,
 
 ngx_http_ai_cells_t *
 ngx_http_ai_metrics_cells(ngx_http_ai_metrics_store_t *st,
-    ngx_http_ai_series_t *s, ngx_uint_t worker)
+    ngx_http_ai_series_t *s, ngx_uint_t shard)
 {
     size_t  size;
 
     size = ngx_http_ai_metrics_lines(ngx_http_ai_metrics_kinds[s->kind].cells);
 
     return (ngx_http_ai_cells_t *) ((u_char *) s->cells
-                                    + worker % st->nshards * size);
+                                    + shard * size);
 }
 
 
@@ -590,6 +591,32 @@ ngx_http_ai_metrics_caller_get(ngx_http_ai_metrics_store_t *st,
 }
 
 
+ngx_uint_t
+ngx_http_ai_metrics_claim(ngx_http_ai_metrics_store_t *st, ngx_pid_t pid,
+    ngx_uint_t (*alive)(ngx_pid_t pid))
+{
+    ngx_uint_t  i;
+
+    for (i = 1; i < st->nshards; i++) {
+        if (st->owners[i] == 0 || st->owners[i] == pid
+            || !alive(st->owners[i]))
+        {
+            st->owners[i] = pid;
+            return i;
+        }
+    }
+
+    return 0;
+}
+
+
+void
+ngx_http_ai_metrics_release(ngx_http_ai_metrics_store_t *st, ngx_uint_t shard)
+{
+    st->owners[shard] = 0;
+}
+
+
 ngx_http_ai_metrics_process_t *
 ngx_http_ai_metrics_enroll(ngx_http_ai_metrics_store_t *st, ngx_pid_t pid,
     ngx_uint_t (*alive)(ngx_pid_t pid))
@@ -663,7 +690,7 @@ ngx_http_ai_metrics_stats(ngx_http_ai_metrics_store_t *st,
 
 ngx_uint_t
 ngx_http_ai_metrics_observe(uint64_t *histogram,
-    const ngx_http_ai_bounds_t *b, uint64_t value)
+    const ngx_http_ai_bounds_t *b, uint64_t value, ngx_uint_t own)
 {
     ngx_uint_t  i;
 
@@ -673,8 +700,8 @@ ngx_http_ai_metrics_observe(uint64_t *histogram,
         }
     }
 
-    ngx_http_ai_cell_add(&histogram[i], 1);
-    ngx_http_ai_cell_add(&histogram[b->n + 1], value);
+    ngx_http_ai_cell_add(&histogram[i], 1, own);
+    ngx_http_ai_cell_add(&histogram[b->n + 1], value, own);
 
     return i;
 }

@@ -35,7 +35,7 @@
 #define NGX_HTTP_AI_METRICS_CALLER   128      /* ... of a tenant or a key */
 #define NGX_HTTP_AI_METRICS_CALLERS  1000     /* the highest cap */
 #define NGX_HTTP_AI_METRICS_HINTS    256
-#define NGX_HTTP_AI_METRICS_SHARDS   8
+#define NGX_HTTP_AI_METRICS_SHARDS   9
 #define NGX_HTTP_AI_METRICS_MODELS   256      /* whose running requests are
                                                  counted apart */
 
@@ -107,18 +107,21 @@ typedef struct {
     uint64_t  outcomes[NGX_HTTP_AI_OUTCOME_MAX];
     uint64_t  tokens[NGX_HTTP_AI_TOKEN_MAX];
     uint64_t  cost;                           /* nano-dollars */
+    uint64_t  usage[4];                       /* ngx_http_ai_usage_state_e */
+    uint64_t  finishes[NGX_HTTP_AI_FINISH_UNKNOWN + 1];
+
+    /* of requests that a provider was asked for */
+    ngx_http_ai_histogram(overhead, OVERHEAD);
+    ngx_http_ai_histogram(duration, DURATION);
+
+    /* a plain request adds to what is above, in as few lines of memory */
+
     uint64_t  unpriced;                       /* answers without a price */
     uint64_t  fallbacks;
     uint64_t  recovered;
     uint64_t  streams;
-    uint64_t  usage[4];                       /* ngx_http_ai_usage_state_e */
     uint64_t  cached[7];                      /* ngx_http_ai_cache_e */
-    uint64_t  finishes[NGX_HTTP_AI_FINISH_UNKNOWN + 1];
     uint64_t  errors[NGX_HTTP_AI_ERR_MAX];
-
-    /* of requests that a provider was asked for */
-    ngx_http_ai_histogram(duration, DURATION);
-    ngx_http_ai_histogram(overhead, OVERHEAD);
 
     /* of whole streams */
     ngx_http_ai_histogram(first, FIRST);      /* to the first token */
@@ -223,11 +226,23 @@ typedef struct {
 } ngx_http_ai_metrics_stats_t;
 
 
-#define ngx_http_ai_cell_add(cell, n)                                         \
-    (void) __atomic_fetch_add(cell, (uint64_t) (n), __ATOMIC_RELAXED)
+/* own: nobody else writes there, which saves a lock of the bus */
+
+static ngx_inline void
+ngx_http_ai_cell_add(uint64_t *cell, uint64_t n, ngx_uint_t own)
+{
+    if (own) {
+        n += __atomic_load_n(cell, __ATOMIC_RELAXED);
+        __atomic_store_n(cell, n, __ATOMIC_RELAXED);
+        return;
+    }
+
+    (void) __atomic_fetch_add(cell, n, __ATOMIC_RELAXED);
+}
 
 
-/* lays out a zeroed block; NULL: it is too small */
+/* lays out a zeroed block; NULL: it is too small.  nshards: one for each
+ * worker, and the first one */
 ngx_http_ai_metrics_store_t *ngx_http_ai_metrics_store_init(void *block,
     size_t size, ngx_uint_t nshards);
 
@@ -254,10 +269,10 @@ ngx_http_ai_series_t *ngx_http_ai_metrics_make(
 void ngx_http_ai_metrics_exemplify(ngx_http_ai_metrics_store_t *st,
     ngx_http_ai_series_t *s);
 
-/* the cells to be added to by a worker */
+/* the cells of a shard */
 ngx_http_ai_cells_t *ngx_http_ai_metrics_cells(
     ngx_http_ai_metrics_store_t *st, ngx_http_ai_series_t *s,
-    ngx_uint_t worker);
+    ngx_uint_t shard);
 
 /* the series of a tenant or a key; under the lock, as the use of its cells.
  * hints: NGX_HTTP_AI_METRICS_HINTS of them, zeroed, the caller's own */
@@ -284,6 +299,15 @@ void ngx_http_ai_metrics_caller_get(ngx_http_ai_metrics_store_t *st,
     ngx_http_ai_metrics_kind_e kind, ngx_uint_t i, ngx_str_t *name,
     ngx_http_ai_caller_cells_t *cells);
 
+/*
+ * A shard that only this process adds to, while it lives; 0: the first one,
+ * which is of all that have none.  Under the lock.
+ */
+ngx_uint_t ngx_http_ai_metrics_claim(ngx_http_ai_metrics_store_t *st,
+    ngx_pid_t pid, ngx_uint_t (*alive)(ngx_pid_t pid));
+void ngx_http_ai_metrics_release(ngx_http_ai_metrics_store_t *st,
+    ngx_uint_t shard);
+
 /* a place for a process, under the lock; NULL: no room */
 ngx_http_ai_metrics_process_t *ngx_http_ai_metrics_enroll(
     ngx_http_ai_metrics_store_t *st, ngx_pid_t pid,
@@ -300,7 +324,7 @@ void ngx_http_ai_metrics_stats(ngx_http_ai_metrics_store_t *st,
 
 /* adds a value to a histogram; returns its bucket */
 ngx_uint_t ngx_http_ai_metrics_observe(uint64_t *histogram,
-    const ngx_http_ai_bounds_t *b, uint64_t value);
+    const ngx_http_ai_bounds_t *b, uint64_t value, ngx_uint_t own);
 
 void ngx_http_ai_exemplar_set(ngx_http_ai_exemplar_t *e, u_char *trace_id,
     uint64_t value, uint64_t time);

@@ -90,7 +90,7 @@ ngx_http_ai_metrics_zone_init(ngx_shm_zone_t *shm_zone, void *data)
 #endif
 
         mcf->store = ngx_http_ai_metrics_store_init(block, size,
-                                                    ccf->worker_processes);
+                                                 ccf->worker_processes + 1);
         if (mcf->store == NULL) {
             goto nomem;
         }
@@ -146,6 +146,8 @@ ngx_http_ai_metrics_start(ngx_http_ai_metrics_main_conf_t *mcf)
 
     ngx_shmtx_unlock(&mcf->shpool->mutex);
 
+    ngx_http_ai_metrics_shard(mcf);
+
     if (mcf->process == NULL) {
         ngx_log_error(NGX_LOG_WARN, mcf->cycle->log, 0,
                       "ai metrics: no memory to count what this worker runs, "
@@ -154,9 +156,41 @@ ngx_http_ai_metrics_start(ngx_http_ai_metrics_main_conf_t *mcf)
 }
 
 
+/* after a reload the workers before have theirs until they end */
+
+void
+ngx_http_ai_metrics_shard(ngx_http_ai_metrics_main_conf_t *mcf)
+{
+    mcf->looked = ngx_time();
+
+    ngx_shmtx_lock(&mcf->shpool->mutex);
+
+    mcf->shard = ngx_http_ai_metrics_claim(mcf->store, ngx_pid,
+                                           ngx_http_ai_metrics_alive);
+
+    ngx_shmtx_unlock(&mcf->shpool->mutex);
+
+    if (mcf->shard) {
+        /* they know the cells of the first one */
+        ngx_memzero(mcf->requests, 3 * NGX_HTTP_AI_METRICS_CACHE
+                                   * sizeof(ngx_http_ai_metrics_found_t));
+    }
+}
+
+
 void
 ngx_http_ai_metrics_stop(ngx_http_ai_metrics_main_conf_t *mcf)
 {
+    if (mcf->shard) {
+        ngx_shmtx_lock(&mcf->shpool->mutex);
+
+        ngx_http_ai_metrics_release(mcf->store, mcf->shard);
+
+        ngx_shmtx_unlock(&mcf->shpool->mutex);
+
+        mcf->shard = 0;
+    }
+
     if (mcf->process) {
         mcf->process->pid = 0;
         mcf->process = NULL;

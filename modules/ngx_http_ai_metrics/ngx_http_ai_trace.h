@@ -19,6 +19,7 @@
 #include <ngx_http.h>
 #include "ngx_http_ai_core.h"
 #include "ngx_http_ai_conf.h"
+#include "ngx_http_ai_otlp.h"
 #include "ngx_http_ai_traceparent.h"
 
 
@@ -68,13 +69,13 @@ typedef struct {
 /* of a request: ctx->trace */
 
 typedef struct {
-    u_char                     trace[NGX_HTTP_AI_TRACE_ID];
-    u_char                     parent[NGX_HTTP_AI_SPAN_ID];
-    u_char                     span[NGX_HTTP_AI_SPAN_ID];
-    u_char                     attempts[NGX_HTTP_AI_TRACE_ATTEMPTS]
-                                       [NGX_HTTP_AI_SPAN_ID];
+    uint64_t                   high;          /* of the trace's id */
+    uint64_t                   low;
+    uint64_t                   parent;        /* 0: none was given */
+    uint64_t                   span;
+    uint64_t                   attempts[NGX_HTTP_AI_TRACE_ATTEMPTS];
     ngx_str_t                  state;         /* tracestate */
-    unsigned                   child:1;       /* parent was given */
+    u_char                     trace[NGX_HTTP_AI_TRACE_ID];   /* in hex */
     unsigned                   sampled:1;
 } ngx_http_ai_trace_t;
 
@@ -99,15 +100,13 @@ char *ngx_http_ai_trace_attribute(ngx_conf_t *cf, ngx_command_t *cmd,
 
 /* ngx_http_ai_trace_span.c */
 
-/* spans of a request that has ended, as the members of OTLP's "spans" array,
- * with a comma between them; returns how many */
+/* what all spans of a batch have in common, before the first one */
+void ngx_http_ai_trace_resource(ngx_http_ai_otlp_t *w, ngx_str_t *service);
+
+/* spans of a request that has ended; returns how many */
 ngx_uint_t ngx_http_ai_trace_spans(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_http_ai_trace_t *t,
-    ngx_http_ai_trace_loc_conf_t *tlcf, ngx_http_ai_out_t *out);
-
-/* ["key", value] pairs of OTLP */
-void ngx_http_ai_trace_text(ngx_http_ai_out_t *out, const char *key,
-    size_t key_len, ngx_str_t *value);
+    ngx_http_ai_trace_loc_conf_t *tlcf, ngx_http_ai_otlp_t *w);
 
 
 /* ngx_http_ai_trace_export.c */
@@ -122,6 +121,7 @@ typedef struct {
     ngx_msec_t                 timeout;
     ngx_str_t                  tls_ca;
     ngx_uint_t                 tls_verify;
+    const ngx_http_ai_otlp_encoding_t  *encoding;
 } ngx_http_ai_exporter_conf_t;
 
 /* NULL after an [emerg] */
@@ -132,7 +132,7 @@ ngx_http_ai_exporter_t *ngx_http_ai_exporter_create(ngx_conf_t *cf,
  * Where the next spans are to be written, behind what is there; they are then
  * added.  NULL: there is no room, n spans are dropped and counted.
  */
-ngx_http_ai_out_t *ngx_http_ai_exporter_begin(ngx_http_ai_exporter_t *e,
+ngx_http_ai_otlp_t *ngx_http_ai_exporter_begin(ngx_http_ai_exporter_t *e,
     ngx_uint_t n);
 void ngx_http_ai_exporter_add(ngx_http_ai_exporter_t *e, ngx_uint_t n);
 

@@ -63,7 +63,8 @@ ngx_http_ai_trace_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     e.url = value[1];
     ngx_str_set(&e.service, "nginx");
-    e.batch = 512;
+    e.encoding = &ngx_http_ai_otlp_protobuf;
+    e.batch = 1024;
     e.queue = 4 * 1024 * 1024;
     e.flush = 1000;
     e.timeout = 5000;
@@ -75,8 +76,6 @@ ngx_http_ai_trace_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     if (ngx_http_ai_out_init(&headers, cf->pool, 256) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
-
-    ngx_http_ai_out_lit(&headers, "Content-Type: application/json" CRLF);
 
     for (i = 2; i < cf->args->nelts; i++) {
 
@@ -102,6 +101,18 @@ ngx_http_ai_trace_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             }
 
             e.service = s;
+            continue;
+        }
+
+        if (ngx_http_ai_conf_arg(&value[i], "encoding", &s)) {
+
+            if (ngx_http_ai_str_is(&s, "json")) {
+                e.encoding = &ngx_http_ai_otlp_json;
+
+            } else if (!ngx_http_ai_str_is(&s, "protobuf")) {
+                goto invalid;
+            }
+
             continue;
         }
 
@@ -214,6 +225,10 @@ ngx_http_ai_trace_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         goto invalid;
     }
 
+    ngx_http_ai_out_lit(&headers, "Content-Type: ");
+    ngx_http_ai_out_str(&headers, &e.encoding->type);
+    ngx_http_ai_out_lit(&headers, CRLF);
+
     if (headers.failed) {
         return NGX_CONF_ERROR;
     }
@@ -246,9 +261,9 @@ invalid:
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\" of \"ai_trace\", known are "
-                       "auth=, header=, service=, sample=, parent=, "
-                       "content=, max=, batch=, queue=, flush=, timeout=, "
-                       "tls_ca= and tls_verify=",
+                       "auth=, header=, service=, encoding=, sample=, "
+                       "parent=, content=, max=, batch=, queue=, flush=, "
+                       "timeout=, tls_ca= and tls_verify=",
                        &value[i]);
 
     return NGX_CONF_ERROR;

@@ -20,14 +20,18 @@
 /* how soon a worker that ends is noticed, ms */
 #define NGX_HTTP_AI_TRACE_TICK     500
 
-/* what a batch begins with */
+/* what the first batch begins with; how large one gets before it is posted;
+ * the largest memory that is kept for the next one */
 #define NGX_HTTP_AI_TRACE_SIZE     16384
+#define NGX_HTTP_AI_TRACE_FULL     (1024 * 1024)
+#define NGX_HTTP_AI_TRACE_SPARE    (2 * NGX_HTTP_AI_TRACE_FULL)
 
 
 typedef struct {
     ngx_queue_t                queue;
     ngx_pool_t                *pool;
     ngx_http_ai_out_t          out;
+    ngx_http_ai_otlp_t         writer;
     size_t                     size;          /* of what was added */
     ngx_uint_t                 n;             /* spans */
     ngx_uint_t                 tries;
@@ -44,12 +48,13 @@ struct ngx_http_ai_exporter_s {
     ngx_http_ai_exporter_conf_t      conf;
     ngx_http_ai_trace_main_conf_t   *tmcf;
     ngx_http_ai_fetcher_t           *fetcher;
-    ngx_str_t                        head;    /* before the spans */
 
     /* of a worker */
     ngx_queue_t                      batches; /* full ones, oldest first */
     ngx_http_ai_trace_batch_t       *current;
+    ngx_http_ai_trace_batch_t       *spare;   /* an old one, for its memory */
     size_t                           used;    /* bytes of all batches */
+    size_t                           usual;   /* those of the last one */
     ngx_event_t                      event;
     unsigned                         ready:1;
     unsigned                         busy:1;  /* the oldest is being sent, or
@@ -60,8 +65,6 @@ struct ngx_http_ai_exporter_s {
 };
 
 
-static ngx_int_t ngx_http_ai_exporter_head(ngx_conf_t *cf,
-    ngx_http_ai_exporter_t *e);
 static ngx_http_ai_trace_batch_t *ngx_http_ai_trace_batch(
     ngx_http_ai_exporter_t *e);
 static void ngx_http_ai_exporter_close(ngx_http_ai_exporter_t *e);
@@ -104,10 +107,6 @@ ngx_http_ai_exporter_create(ngx_conf_t *cf,
         return NULL;
     }
 
-    if (ngx_http_ai_exporter_head(cf, e) != NGX_OK) {
-        return NULL;
-    }
-
     p = ngx_array_push(&tmcf->exporters);
     if (p == NULL) {
         return NULL;
@@ -119,46 +118,7 @@ ngx_http_ai_exporter_create(ngx_conf_t *cf,
 }
 
 
-static ngx_int_t
-ngx_http_ai_exporter_head(ngx_conf_t *cf, ngx_http_ai_exporter_t *e)
-{
-    ngx_http_ai_out_t  out;
-
-    if (ngx_http_ai_out_init(&out, cf->pool, 512) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    ngx_http_ai_out_lit(&out, "{\"resourceSpans\":[{\"resource\":"
-                              "{\"attributes\":[");
-
-#define ngx_http_ai_trace_literal(key, value)                                 \
-    ngx_http_ai_trace_text(&out, key, sizeof(key) - 1, value)
-
-    ngx_http_ai_trace_literal("service.name", &e->conf.service);
-    ngx_http_ai_out_lit(&out, ",");
-    ngx_http_ai_trace_literal("host.name", &cf->cycle->hostname);
-    ngx_http_ai_out_lit(&out, ",{\"key\":\"telemetry.sdk.name\",\"value\":"
-                              "{\"stringValue\":\"nginx-ai-gateway\"}},"
-                              "{\"key\":\"telemetry.sdk.language\",\"value\":"
-                              "{\"stringValue\":\"c\"}},"
-                              "{\"key\":\"telemetry.sdk.version\",\"value\":"
-                              "{\"stringValue\":\"" NGX_HTTP_AI_VERSION
-                              "\"}}]},\"scopeSpans\":[{\"scope\":{\"name\":"
-                              "\"nginx-ai-gateway\",\"version\":\""
-                              NGX_HTTP_AI_VERSION "\"},\"spans\":[");
-
-    if (out.failed) {
-        return NGX_ERROR;
-    }
-
-    e->head.data = out.start;
-    e->head.len = out.last - out.start;
-
-    return NGX_OK;
-}
-
-
-ngx_http_ai_out_t *
+ngx_http_ai_otlp_t *
 ngx_http_ai_exporter_begin(ngx_http_ai_exporter_t *e, ngx_uint_t n)
 {
     ngx_http_ai_trace_batch_t  *b;
@@ -193,12 +153,9 @@ ngx_http_ai_exporter_begin(ngx_http_ai_exporter_t *e, ngx_uint_t n)
         }
 
         e->current = b;
-
-    } else {
-        ngx_http_ai_out_lit(&b->out, ",");
     }
 
-    return &b->out;
+    return &b->writer;
 
 dropped:
 
@@ -214,24 +171,41 @@ ngx_http_ai_trace_batch(ngx_http_ai_exporter_t *e)
     ngx_pool_t                 *pool;
     ngx_http_ai_trace_batch_t  *b;
 
-    pool = ngx_create_pool(512, ngx_cycle->log);
-    if (pool == NULL) {
-        return NULL;
+    b = e->spare;
+
+    if (b) {
+        e->spare = NULL;
+
+        b->out.last = b->out.start;
+        b->size = 0;
+        b->n = 0;
+        b->tries = 0;
+
+    } else {
+        pool = ngx_create_pool(512, ngx_cycle->log);
+        if (pool == NULL) {
+            return NULL;
+        }
+
+        b = ngx_pcalloc(pool, sizeof(ngx_http_ai_trace_batch_t));
+
+        if (b == NULL
+            || ngx_http_ai_out_init(&b->out, pool,
+                                    ngx_max(e->usual, NGX_HTTP_AI_TRACE_SIZE))
+               != NGX_OK)
+        {
+            ngx_destroy_pool(pool);
+            return NULL;
+        }
+
+        b->pool = pool;
+        b->writer.encoding = e->conf.encoding;
+        b->writer.out = &b->out;
     }
 
-    b = ngx_pcalloc(pool, sizeof(ngx_http_ai_trace_batch_t));
-
-    if (b == NULL
-        || ngx_http_ai_out_init(&b->out, pool, NGX_HTTP_AI_TRACE_SIZE)
-           != NGX_OK)
-    {
-        ngx_destroy_pool(pool);
-        return NULL;
-    }
-
-    b->pool = pool;
     b->start = ngx_current_msec;
-    ngx_http_ai_out_str(&b->out, &e->head);
+
+    ngx_http_ai_trace_resource(&b->writer, &e->conf.service);
 
     return b;
 }
@@ -262,7 +236,9 @@ ngx_http_ai_exporter_add(ngx_http_ai_exporter_t *e, ngx_uint_t n)
     e->used += size - b->size;
     b->size = size;
 
-    if (b->n >= e->conf.batch || ngx_exiting) {
+    if (b->n >= e->conf.batch || size >= NGX_HTTP_AI_TRACE_FULL
+        || ngx_exiting)
+    {
         ngx_http_ai_exporter_close(e);
         ngx_http_ai_exporter_send(e);
     }
@@ -275,6 +251,8 @@ static void
 ngx_http_ai_exporter_close(ngx_http_ai_exporter_t *e)
 {
     if (e->current) {
+        e->usual = e->current->out.end - e->current->out.start;
+
         ngx_queue_insert_tail(&e->batches, &e->current->queue);
         e->current = NULL;
     }
@@ -334,7 +312,7 @@ ngx_http_ai_exporter_send(ngx_http_ai_exporter_t *e)
                            ngx_http_ai_trace_batch_t, queue);
 
         if (b->tries == 0) {
-            ngx_http_ai_out_lit(&b->out, "]}]}]}");
+            b->writer.encoding->close(&b->writer);
         }
 
         if (b->out.failed) {
@@ -450,6 +428,13 @@ ngx_http_ai_exporter_done(ngx_http_ai_exporter_t *e, ngx_atomic_t *counter)
     e->used -= b->size;
     e->busy = 0;
     e->full = 0;
+
+    if (e->spare == NULL && !b->out.failed
+        && b->out.end - b->out.start <= NGX_HTTP_AI_TRACE_SPARE)
+    {
+        e->spare = b;
+        return;
+    }
 
     ngx_destroy_pool(b->pool);
 }

@@ -11,7 +11,7 @@
 
 static ngx_int_t ngx_http_ai_trace_join(ngx_http_request_t *r,
     ngx_http_ai_trace_t *t);
-static void ngx_http_ai_trace_id(u_char *p, ngx_uint_t words);
+static uint64_t ngx_http_ai_trace_id(void);
 static ngx_int_t ngx_http_ai_trace_attempt(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_uint_t n, ngx_http_ai_out_t *headers);
 static ngx_int_t ngx_http_ai_trace_log_handler(ngx_http_request_t *r);
@@ -135,16 +135,20 @@ ngx_http_ai_trace_get(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         return NULL;
     }
 
-    if (!t->child) {
-        ngx_http_ai_trace_id(t->trace, 2);
+    if (t->parent == 0) {
+        t->high = ngx_http_ai_trace_id();
+        t->low = ngx_http_ai_trace_id();
     }
 
-    if (!t->child || !tlcf->parent) {
+    if (t->parent == 0 || !tlcf->parent) {
         t->sampled = (tlcf->exporter
-                      && ngx_http_ai_trace_sampled(t->trace, tlcf->sample));
+                      && ngx_http_ai_trace_sampled(t->low, tlcf->sample));
     }
 
-    ngx_http_ai_trace_id(t->span, 1);
+    t->span = ngx_http_ai_trace_id();
+
+    (void) ngx_http_ai_trace_hex(ngx_http_ai_trace_hex(t->trace, t->high),
+                                 t->low);
 
     ctx->trace = t;
 
@@ -182,10 +186,10 @@ ngx_http_ai_trace_join(ngx_http_request_t *r, ngx_http_ai_trace_t *t)
         return NGX_DECLINED;
     }
 
-    ngx_memcpy(t->trace, tp.trace, NGX_HTTP_AI_TRACE_ID);
-    ngx_memcpy(t->parent, tp.parent, NGX_HTTP_AI_SPAN_ID);
+    t->high = tp.high;
+    t->low = tp.low;
+    t->parent = tp.parent;
     t->sampled = tp.sampled;
-    t->child = 1;
 
     ngx_memzero(&state, sizeof(ngx_http_ai_out_t));
     state.pool = r->pool;
@@ -224,30 +228,29 @@ ngx_http_ai_trace_join(ngx_http_request_t *r, ngx_http_ai_trace_t *t)
 }
 
 
-static void
-ngx_http_ai_trace_id(u_char *p, ngx_uint_t words)
+/* never 0 */
+
+static uint64_t
+ngx_http_ai_trace_id(void)
 {
     uint64_t  a, b, v;
 
-    while (words--) {
+    do {
+        a = ngx_http_ai_trace_state[0];
+        b = ngx_http_ai_trace_state[1];
 
-        do {
-            a = ngx_http_ai_trace_state[0];
-            b = ngx_http_ai_trace_state[1];
+        v = a + b;
 
-            v = a + b;
+        b ^= a;
+        a = ((a << 24) | (a >> 40)) ^ b ^ (b << 16);
+        b = (b << 37) | (b >> 27);
 
-            b ^= a;
-            a = ((a << 24) | (a >> 40)) ^ b ^ (b << 16);
-            b = (b << 37) | (b >> 27);
+        ngx_http_ai_trace_state[0] = a;
+        ngx_http_ai_trace_state[1] = b;
 
-            ngx_http_ai_trace_state[0] = a;
-            ngx_http_ai_trace_state[1] = b;
+    } while (v == 0);
 
-        } while (v == 0);
-
-        p = ngx_hex_dump(p, (u_char *) &v, sizeof(uint64_t));
-    }
+    return v;
 }
 
 
@@ -255,7 +258,7 @@ static ngx_int_t
 ngx_http_ai_trace_attempt(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_uint_t n, ngx_http_ai_out_t *headers)
 {
-    u_char                        *id, text[NGX_HTTP_AI_TRACEPARENT];
+    u_char                         text[NGX_HTTP_AI_TRACEPARENT];
     ngx_http_ai_trace_t           *t;
     ngx_http_ai_trace_loc_conf_t  *tlcf;
 
@@ -269,8 +272,7 @@ ngx_http_ai_trace_attempt(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
         return NGX_OK;
     }
 
-    id = t->attempts[n];
-    ngx_http_ai_trace_id(id, 1);
+    t->attempts[n] = ngx_http_ai_trace_id();
 
     tlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_trace_module);
 
@@ -278,7 +280,8 @@ ngx_http_ai_trace_attempt(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
         return NGX_OK;
     }
 
-    (void) ngx_http_ai_traceparent_write(text, t->trace, id, t->sampled);
+    (void) ngx_http_ai_traceparent_write(text, t->trace, t->attempts[n],
+                                         t->sampled);
 
     ngx_http_ai_out_lit(headers, "traceparent: ");
     ngx_http_ai_out_mem(headers, text, NGX_HTTP_AI_TRACEPARENT);
@@ -299,7 +302,7 @@ ngx_http_ai_trace_log_handler(ngx_http_request_t *r)
 {
     ngx_uint_t                      i, n;
     ngx_http_ai_ctx_t              *ctx;
-    ngx_http_ai_out_t              *out;
+    ngx_http_ai_otlp_t             *w;
     ngx_http_ai_trace_t            *t;
     ngx_http_ai_trace_loc_conf_t   *tlcf;
     ngx_http_ai_trace_main_conf_t  *tmcf;
@@ -324,21 +327,21 @@ ngx_http_ai_trace_log_handler(ngx_http_request_t *r)
         return NGX_OK;
     }
 
-    out = ngx_http_ai_exporter_begin(tlcf->exporter, 1 + ctx->attempts);
+    w = ngx_http_ai_exporter_begin(tlcf->exporter, 1 + ctx->attempts);
 
-    if (out == NULL) {
+    if (w == NULL) {
         return NGX_OK;
     }
 
     /* attempts that were never sent have no id yet */
 
     for (i = 0; i < ngx_min(ctx->attempts, NGX_HTTP_AI_TRACE_ATTEMPTS); i++) {
-        if (t->attempts[i][0] == '\0') {
-            ngx_http_ai_trace_id(t->attempts[i], 1);
+        if (t->attempts[i] == 0) {
+            t->attempts[i] = ngx_http_ai_trace_id();
         }
     }
 
-    n = ngx_http_ai_trace_spans(r, ctx, t, tlcf, out);
+    n = ngx_http_ai_trace_spans(r, ctx, t, tlcf, w);
 
     ngx_http_ai_exporter_add(tlcf->exporter, n);
 
@@ -382,7 +385,14 @@ ngx_http_ai_trace_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         break;
 
     case NGX_HTTP_AI_TRACE_VAR_SPAN:
-        v->data = t->span;
+        p = ngx_pnalloc(r->pool, NGX_HTTP_AI_SPAN_ID);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        (void) ngx_http_ai_trace_hex(p, t->span);
+
+        v->data = p;
         v->len = NGX_HTTP_AI_SPAN_ID;
         break;
 

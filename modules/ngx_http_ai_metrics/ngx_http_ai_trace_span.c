@@ -5,11 +5,11 @@
 
 
 /*
- * Spans as OTLP's JSON has them (opentelemetry-proto, trace.proto, by the JSON
- * mapping of the OTLP specification): ids in hex, 64-bit numbers as strings,
- * enums as numbers.  Names of attributes: OpenTelemetry's semantic conventions
- * for HTTP and for GenAI, Langfuse's, and nginx_ai.* for what has no name
- * there; docs/traces.md lists them.
+ * What the spans of a request consist of, in whichever encoding.  Names of
+ * attributes: OpenTelemetry's semantic conventions for HTTP and for GenAI,
+ * Langfuse's, and nginx_ai.* for what has no name there; docs/traces.md lists
+ * them.  What is usual, empty, zero or told by another one is left out: with
+ * every request recorded each byte counts.
  */
 
 
@@ -17,13 +17,8 @@
 #include "ngx_http_ai_log.h"
 
 
-#define NGX_HTTP_AI_SPAN_SERVER  "2"
-#define NGX_HTTP_AI_SPAN_CLIENT  "3"
-
 /* longest value of an attribute that a client can choose */
 #define NGX_HTTP_AI_SPAN_VALUE   1024
-
-#define NGX_HTTP_AI_SPAN_SIZE    8192
 
 
 typedef struct {
@@ -31,9 +26,11 @@ typedef struct {
     ngx_http_ai_ctx_t               *ctx;
     ngx_http_ai_trace_t             *trace;
     ngx_http_ai_trace_loc_conf_t    *tlcf;
-    ngx_http_ai_out_t               *out;
+    ngx_http_ai_otlp_t              *writer;
     int64_t                          wall;    /* ms of the clock at 0 of
                                                  ngx_current_msec */
+    ngx_uint_t                       ntries;
+    ngx_http_ai_try_t                tries[NGX_HTTP_AI_TRACE_ATTEMPTS];
 } ngx_http_ai_span_t;
 
 
@@ -43,29 +40,35 @@ typedef struct {
 } ngx_http_ai_span_vendor_t;
 
 
-static void ngx_http_ai_span_server(ngx_http_ai_span_t *s, ngx_uint_t n);
+static void ngx_http_ai_span_server(ngx_http_ai_span_t *s);
 static void ngx_http_ai_span_request(ngx_http_ai_span_t *s);
 static void ngx_http_ai_span_principal(ngx_http_ai_span_t *s);
 static void ngx_http_ai_span_custom(ngx_http_ai_span_t *s);
-static void ngx_http_ai_span_list(ngx_http_ai_out_t *out, ngx_str_t *name,
+static void ngx_http_ai_span_list(ngx_http_ai_otlp_t *w, ngx_str_t *name,
     ngx_str_t *value);
 static void ngx_http_ai_span_content(ngx_http_ai_span_t *s);
-static void ngx_http_ai_span_cost(ngx_http_ai_span_t *s);
-static void ngx_http_ai_span_events(ngx_http_ai_span_t *s, ngx_uint_t n);
-static void ngx_http_ai_span_attempt(ngx_http_ai_span_t *s, ngx_uint_t n,
-    ngx_http_ai_try_t *t);
-static void ngx_http_ai_span_head(ngx_http_ai_span_t *s, u_char *id,
-    u_char *parent, ngx_uint_t remote, const char *kind, ngx_str_t *model);
-static void ngx_http_ai_span_times(ngx_http_ai_span_t *s, int64_t start,
-    int64_t end);
+static void ngx_http_ai_span_events(ngx_http_ai_span_t *s);
+static void ngx_http_ai_span_attempt(ngx_http_ai_span_t *s, ngx_uint_t n);
+static void ngx_http_ai_span_open(ngx_http_ai_span_t *s,
+    ngx_http_ai_otlp_span_t *span, ngx_str_t *model);
 static void ngx_http_ai_span_usage(ngx_http_ai_span_t *s,
     ngx_http_ai_usage_t *u, ngx_http_ai_finish_e finish);
-static void ngx_http_ai_span_event(ngx_http_ai_span_t *s, ngx_uint_t *n,
-    int64_t time, const char *name);
-static void ngx_http_ai_span_value(ngx_http_ai_out_t *out, ngx_str_t *value);
-static void ngx_http_ai_span_plain(ngx_http_ai_out_t *out, ngx_str_t *value);
-static void ngx_http_ai_span_int(ngx_http_ai_out_t *out, int64_t value);
-static void ngx_http_ai_span_vendor(ngx_http_ai_out_t *out, ngx_str_t *vendor);
+static ngx_str_t *ngx_http_ai_span_vendor(ngx_str_t *vendor);
+
+
+static ngx_str_t  ngx_http_ai_span_scope = ngx_string("nginx-ai-gateway");
+static ngx_str_t  ngx_http_ai_span_language = ngx_string("c");
+static ngx_str_t  ngx_http_ai_span_version = ngx_string(NGX_HTTP_AI_VERSION);
+
+static ngx_str_t  ngx_http_ai_span_none = ngx_string("request");
+
+static ngx_str_t  ngx_http_ai_span_child = ngx_string("span");
+
+static ngx_str_t  ngx_http_ai_event_retry = ngx_string("retry");
+static ngx_str_t  ngx_http_ai_event_fallback = ngx_string("fallback");
+static ngx_str_t  ngx_http_ai_event_cache = ngx_string("cache");
+static ngx_str_t  ngx_http_ai_event_limit = ngx_string("limit");
+static ngx_str_t  ngx_http_ai_event_first = ngx_string("first_token");
 
 
 /* values of gen_ai.provider.name that differ from the vendor's name here */
@@ -78,34 +81,61 @@ static ngx_http_ai_span_vendor_t  ngx_http_ai_span_vendors[] = {
 };
 
 
-/* what is constant of an attribute is one literal: there are dozens of them */
+#define ngx_http_ai_attr(w, type, name, ...)                                  \
+    do {                                                                      \
+        static const ngx_http_ai_otlp_key_t  key = ngx_http_ai_otlp_key(name);\
+        (w)->encoding->type(w, &key, __VA_ARGS__);                            \
+    } while (0)
 
-#define ngx_http_ai_attr_head(out, key, type)                                 \
-    ngx_http_ai_out_lit(out, ",{\"key\":\"" key "\",\"value\":{\"" type "\":")
+#define ngx_http_ai_attr_word(w, name, value)                                 \
+    ngx_http_ai_attr(w, word, name, value)
 
-#define ngx_http_ai_attr(out, key, value)                                     \
-    ngx_http_ai_attr_head(out, key, "stringValue");                           \
-    ngx_http_ai_span_value(out, value)
+#define ngx_http_ai_attr_int(w, name, value)                                  \
+    ngx_http_ai_attr(w, number, name, value)
 
-/* of names and words that need no escapes */
+/* texts of others, which may be empty */
 
-#define ngx_http_ai_attr_plain(out, key, value)                               \
-    ngx_http_ai_attr_head(out, key, "stringValue");                           \
-    ngx_http_ai_span_plain(out, value)
+#define ngx_http_ai_attr_text(w, name, value)                                 \
+    if ((value)->len) {                                                       \
+        ngx_http_ai_attr(w, text, name, (value)->data,                        \
+                         ngx_min((value)->len, NGX_HTTP_AI_SPAN_VALUE));      \
+    }
 
-#define ngx_http_ai_attr_int(out, key, value)                                 \
-    ngx_http_ai_attr_head(out, key, "intValue");                              \
-    ngx_http_ai_span_int(out, value)
+#define ngx_http_ai_attr_true(w, name)                                        \
+    do {                                                                      \
+        static const ngx_http_ai_otlp_key_t  key = ngx_http_ai_otlp_key(name);\
+        (w)->encoding->flag(w, &key);                                         \
+    } while (0)
+
+
+void
+ngx_http_ai_trace_resource(ngx_http_ai_otlp_t *w, ngx_str_t *service)
+{
+    ngx_str_t  host;
+
+    host = ngx_cycle->hostname;
+
+    w->encoding->open(w);
+
+    ngx_http_ai_attr_text(w, "service.name", service);
+    ngx_http_ai_attr_text(w, "host.name", &host);
+    ngx_http_ai_attr_word(w, "telemetry.sdk.name", &ngx_http_ai_span_scope);
+    ngx_http_ai_attr_word(w, "telemetry.sdk.language",
+                          &ngx_http_ai_span_language);
+    ngx_http_ai_attr_word(w, "telemetry.sdk.version",
+                          &ngx_http_ai_span_version);
+
+    w->encoding->scope(w, &ngx_http_ai_span_scope, &ngx_http_ai_span_version);
+}
 
 
 ngx_uint_t
 ngx_http_ai_trace_spans(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_trace_t *t, ngx_http_ai_trace_loc_conf_t *tlcf,
-    ngx_http_ai_out_t *out)
+    ngx_http_ai_otlp_t *w)
 {
     ngx_uint_t           n;
     ngx_time_t          *tp;
-    ngx_http_ai_try_t    attempt;
     ngx_http_ai_span_t   s;
 
     tp = ngx_timeofday();
@@ -114,58 +144,58 @@ ngx_http_ai_trace_spans(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     s.ctx = ctx;
     s.trace = t;
     s.tlcf = tlcf;
-    s.out = out;
+    s.writer = w;
     s.wall = (int64_t) tp->sec * 1000 + tp->msec - (int64_t) ngx_current_msec;
-
-    n = 0;
-
-    /* of a usual request; it grows once, not with each piece */
-    (void) ngx_http_ai_out_grow(out, NGX_HTTP_AI_SPAN_SIZE);
+    s.ntries = 0;
 
     if (ctx->attempt) {
 
-        while (n < NGX_HTTP_AI_TRACE_ATTEMPTS
-               && ctx->attempt(ctx, n, &attempt) == NGX_OK)
+        while (s.ntries < NGX_HTTP_AI_TRACE_ATTEMPTS
+               && ctx->attempt(ctx, s.ntries, &s.tries[s.ntries]) == NGX_OK)
         {
-            ngx_http_ai_span_attempt(&s, n, &attempt);
-            ngx_http_ai_out_lit(out, ",");
-            n++;
+            s.ntries++;
         }
     }
 
-    ngx_http_ai_span_server(&s, n);
+    for (n = 0; n < s.ntries; n++) {
+        ngx_http_ai_span_attempt(&s, n);
+    }
 
-    return n + 1;
+    ngx_http_ai_span_server(&s);
+
+    return s.ntries + 1;
 }
 
 
 static void
-ngx_http_ai_span_server(ngx_http_ai_span_t *s, ngx_uint_t n)
+ngx_http_ai_span_server(ngx_http_ai_span_t *s)
 {
-    int64_t              start, end;
-    ngx_str_t            method;
-    ngx_uint_t           status;
-    ngx_http_ai_ctx_t   *ctx;
-    ngx_http_ai_out_t   *out;
-    ngx_http_request_t  *r;
+    u_char                    text[NGX_INT_T_LEN];
+    ngx_str_t                 value;
+    ngx_uint_t                status;
+    ngx_http_ai_ctx_t        *ctx;
+    ngx_http_ai_otlp_t       *w;
+    ngx_http_request_t       *r;
+    ngx_http_ai_otlp_span_t   span;
 
     r = s->request;
     ctx = s->ctx;
-    out = s->out;
+    w = s->writer;
 
-    ngx_http_ai_span_head(s, s->trace->span,
-                          s->trace->child ? s->trace->parent : NULL,
-                          s->trace->child, NGX_HTTP_AI_SPAN_SERVER,
-                          ctx->model.len ? &ctx->model : &ctx->request_model);
-
-    end = s->wall + (int64_t) ngx_current_msec;
+    span.id = s->trace->span;
+    span.parent = s->trace->parent;
+    span.remote = (span.parent != 0);
+    span.kind = NGX_HTTP_AI_OTLP_SERVER;
+    span.end = s->wall + (int64_t) ngx_current_msec;
 
     /* of two clocks: what belongs to the request must not begin before it */
 
-    start = (int64_t) r->start_sec * 1000 + (int64_t) r->start_msec;
-    start = ngx_min(start, s->wall + (int64_t) ctx->start);
+    span.start = (int64_t) r->start_sec * 1000 + (int64_t) r->start_msec;
+    span.start = ngx_min(span.start, s->wall + (int64_t) ctx->start);
+    span.start = ngx_min(span.start, span.end);
 
-    ngx_http_ai_span_times(s, ngx_min(start, end), end);
+    ngx_http_ai_span_open(s, &span, ctx->model.len ? &ctx->model
+                                                   : &ctx->request_model);
 
     status = r->err_status ? r->err_status : r->headers_out.status;
 
@@ -174,22 +204,31 @@ ngx_http_ai_span_server(ngx_http_ai_span_t *s, ngx_uint_t n)
         status = NGX_HTTP_CLIENT_CLOSED_REQUEST;
     }
 
-    method = r->method_name;
-
-    ngx_http_ai_out_lit(out, ",\"attributes\":[{\"key\":"
-                             "\"langfuse.observation.type\",\"value\":"
-                             "{\"stringValue\":\"generation\"}}");
-
-    ngx_http_ai_attr(out, "http.request.method", &method);
-    ngx_http_ai_attr(out, "url.path", &r->uri);
-    ngx_http_ai_attr_int(out, "http.response.status_code", (int64_t) status);
-    ngx_http_ai_attr(out, "client.address", &r->connection->addr_text);
+    ngx_http_ai_attr_text(w, "http.request.method", &r->method_name);
+    ngx_http_ai_attr_text(w, "url.path", &r->uri);
+    ngx_http_ai_attr_int(w, "http.response.status_code", (int64_t) status);
+    ngx_http_ai_attr_text(w, "client.address", &r->connection->addr_text);
 
     ngx_http_ai_span_request(s);
 
     if (ctx->usage_state != NGX_HTTP_AI_USAGE_NONE) {
         ngx_http_ai_span_usage(s, &ctx->usage, ctx->finish);
-        ngx_http_ai_span_cost(s);
+
+        if (ctx->usage_state != NGX_HTTP_AI_USAGE_PROVIDER) {
+            ngx_http_ai_attr_word(w, "nginx_ai.usage.state",
+                                  ngx_http_ai_usage_name(ctx->usage_state));
+        }
+
+        if (ctx->cost >= 0) {
+            ngx_http_ai_attr(w, nano, "gen_ai.usage.cost", ctx->cost);
+
+            if (!ngx_http_ai_str_is(&ctx->price_version,
+                                    NGX_HTTP_AI_PRICE_CONF))
+            {
+                ngx_http_ai_attr_text(w, "nginx_ai.price.version",
+                                      &ctx->price_version);
+            }
+        }
     }
 
     ngx_http_ai_span_principal(s);
@@ -200,100 +239,86 @@ ngx_http_ai_span_server(ngx_http_ai_span_t *s, ngx_uint_t n)
     }
 
     if (ctx->error != NGX_HTTP_AI_ERR_NONE) {
-        ngx_http_ai_attr_plain(out, "error.type",
-                               ngx_http_ai_err_name(ctx->error));
+        ngx_http_ai_attr_word(w, "error.type",
+                              ngx_http_ai_err_name(ctx->error));
 
     } else if (status >= 400) {
-        ngx_http_ai_out_lit(out, ",{\"key\":\"error.type\",\"value\":"
-                                 "{\"stringValue\":\"");
-        ngx_http_ai_out_int(out, (int64_t) status);
-        ngx_http_ai_out_lit(out, "\"}}");
+        value.data = text;
+        value.len = ngx_sprintf(text, "%ui", status) - text;
+
+        ngx_http_ai_attr_word(w, "error.type", &value);
     }
 
-    ngx_http_ai_out_lit(out, "],\"events\":[");
-    ngx_http_ai_span_events(s, n);
+    ngx_http_ai_span_events(s);
 
-    if (status >= 500 || ctx->error != NGX_HTTP_AI_ERR_NONE) {
-        ngx_http_ai_out_lit(out, "],\"status\":{\"code\":2}}");
-
-    } else {
-        ngx_http_ai_out_lit(out, "],\"status\":{}}");
-    }
+    w->encoding->end(w, status >= 500 || ctx->error != NGX_HTTP_AI_ERR_NONE);
 }
 
 
 static void
 ngx_http_ai_span_request(ngx_http_ai_span_t *s)
 {
-    ngx_http_ai_ctx_t  *ctx;
-    ngx_http_ai_out_t  *out;
-    ngx_http_ai_try_t   t;
+    ngx_str_t           *op;
+    ngx_uint_t           i;
+    ngx_http_ai_ctx_t   *ctx;
+    ngx_http_ai_try_t   *t;
+    ngx_http_ai_otlp_t  *w;
 
     ctx = s->ctx;
-    out = s->out;
+    w = s->writer;
 
-    ngx_http_ai_attr_plain(out, "gen_ai.operation.name",
-                           ngx_http_ai_op_name(ctx->op));
-    ngx_http_ai_attr(out, "gen_ai.request.model", &ctx->request_model);
-    ngx_http_ai_attr(out, "nginx_ai.request.id", &ctx->request_id);
+    op = ngx_http_ai_op_name(ctx->op);
 
-    ngx_http_ai_out_lit(out, ",{\"key\":\"gen_ai.request.stream\",\"value\":"
-                             "{\"boolValue\":");
+    if (op->len) {
+        ngx_http_ai_attr_word(w, "gen_ai.operation.name", op);
+    }
+
+    ngx_http_ai_attr_text(w, "gen_ai.request.model", &ctx->request_model);
+    ngx_http_ai_attr_text(w, "nginx_ai.request.id", &ctx->request_id);
 
     if (ctx->stream) {
-        ngx_http_ai_out_lit(out, "true}}");
+        ngx_http_ai_attr_true(w, "gen_ai.request.stream");
 
-    } else {
-        ngx_http_ai_out_lit(out, "false}}");
+        if (ctx->ttft >= 0) {
+            ngx_http_ai_attr(w, nano, "gen_ai.response.time_to_first_chunk",
+                             (int64_t) ctx->ttft * 1000000);
+        }
     }
 
-    if (ctx->model.len) {
-        ngx_http_ai_attr(out, "nginx_ai.model", &ctx->model);
+    if (ctx->model.len != ctx->request_model.len
+        || ngx_memcmp(ctx->model.data, ctx->request_model.data,
+                      ctx->model.len)
+           != 0)
+    {
+        ngx_http_ai_attr_text(w, "nginx_ai.model", &ctx->model);
     }
 
-    if (ctx->provider.len) {
-        ngx_http_ai_attr(out, "nginx_ai.provider", &ctx->provider);
-    }
+    ngx_http_ai_attr_text(w, "nginx_ai.provider", &ctx->provider);
 
-    if (ctx->target.len) {
-        ngx_http_ai_attr(out, "nginx_ai.target", &ctx->target);
-    }
-
-    if (ctx->attempts) {
-        ngx_http_ai_attr_int(out, "nginx_ai.attempts",
-                             (int64_t) ctx->attempts);
+    if (ctx->attempts > 1) {
+        ngx_http_ai_attr_int(w, "nginx_ai.attempts", (int64_t) ctx->attempts);
     }
 
     if (ctx->cached != NGX_HTTP_AI_CACHE_NONE) {
-        ngx_http_ai_attr_plain(out, "nginx_ai.cache",
-                               ngx_http_ai_cached_word(ctx->cached));
+        ngx_http_ai_attr_word(w, "nginx_ai.cache",
+                              ngx_http_ai_cached_word(ctx->cached));
     }
 
-    if (ctx->ttft >= 0) {
-        ngx_http_ai_out_lit(out, ",{\"key\":"
-                                 "\"gen_ai.response.time_to_first_chunk\","
-                                 "\"value\":{\"doubleValue\":");
-        ngx_http_ai_out_int(out, ctx->ttft);
-        ngx_http_ai_out_lit(out, "e-3}}");
-    }
-
-    if (ctx->usage_state != NGX_HTTP_AI_USAGE_NONE) {
-        ngx_http_ai_attr_plain(out, "nginx_ai.usage.state",
-                               ngx_http_ai_usage_name(ctx->usage_state));
-    }
-
-    if (ctx->attempts == 0 || ctx->attempt == NULL) {
+    if (s->ntries == 0) {
         return;
     }
 
     /* the provider that has answered, or was asked last */
 
-    if (ctx->attempt(ctx, ctx->attempts - 1, &t) == NGX_OK) {
-        ngx_http_ai_span_vendor(out, &t.vendor);
+    for (i = 0; i < s->ntries - 1 && !s->tries[i].won; i++) { /* void */ }
 
-        if (t.won) {
-            ngx_http_ai_attr(out, "gen_ai.response.model", &t.model);
-        }
+    t = &s->tries[i];
+
+    ngx_http_ai_attr_word(w, "gen_ai.provider.name",
+                          ngx_http_ai_span_vendor(&t->vendor));
+
+    if (t->won) {
+        ngx_http_ai_attr_text(w, "gen_ai.response.model", &t->model);
     }
 }
 
@@ -301,30 +326,20 @@ ngx_http_ai_span_request(ngx_http_ai_span_t *s)
 static void
 ngx_http_ai_span_principal(ngx_http_ai_span_t *s)
 {
-    ngx_http_ai_out_t        *out;
+    ngx_http_ai_otlp_t       *w;
     ngx_http_ai_principal_t  *p;
 
     p = s->ctx->principal;
-    out = s->out;
+    w = s->writer;
 
     if (p == NULL) {
         return;
     }
 
-    ngx_http_ai_attr(out, "nginx_ai.key.id", &p->key_id);
-
-    if (p->tenant.len) {
-        ngx_http_ai_attr(out, "nginx_ai.tenant", &p->tenant);
-    }
-
-    if (p->team.len) {
-        ngx_http_ai_attr(out, "nginx_ai.team", &p->team);
-    }
-
-    if (p->user.len) {
-        ngx_http_ai_attr(out, "user.id", &p->user);
-        ngx_http_ai_attr(out, "langfuse.user.id", &p->user);
-    }
+    ngx_http_ai_attr_text(w, "nginx_ai.key.id", &p->key_id);
+    ngx_http_ai_attr_text(w, "nginx_ai.tenant", &p->tenant);
+    ngx_http_ai_attr_text(w, "nginx_ai.team", &p->team);
+    ngx_http_ai_attr_text(w, "user.id", &p->user);
 }
 
 
@@ -333,14 +348,14 @@ ngx_http_ai_span_custom(ngx_http_ai_span_t *s)
 {
     ngx_str_t                       value;
     ngx_uint_t                      i;
-    ngx_http_ai_out_t              *out;
+    ngx_http_ai_otlp_t             *w;
     ngx_http_ai_trace_attribute_t  *a;
 
     if (s->tlcf->attributes == NULL) {
         return;
     }
 
-    out = s->out;
+    w = s->writer;
     a = s->tlcf->attributes->elts;
 
     for (i = 0; i < s->tlcf->attributes->nelts; i++) {
@@ -351,15 +366,13 @@ ngx_http_ai_span_custom(ngx_http_ai_span_t *s)
             continue;
         }
 
-        ngx_http_ai_out_lit(out, ",");
-
         if (a[i].list) {
-            ngx_http_ai_span_list(out, &a[i].name, &value);
+            ngx_http_ai_span_list(w, &a[i].name, &value);
             continue;
         }
 
-        ngx_http_ai_trace_text(out, (char *) a[i].name.data, a[i].name.len,
-                               &value);
+        w->encoding->named(w, a[i].name.data, a[i].name.len, value.data,
+                           ngx_min(value.len, NGX_HTTP_AI_SPAN_VALUE));
     }
 }
 
@@ -367,18 +380,13 @@ ngx_http_ai_span_custom(ngx_http_ai_span_t *s)
 /* texts with a comma between them, and white space around */
 
 static void
-ngx_http_ai_span_list(ngx_http_ai_out_t *out, ngx_str_t *name,
+ngx_http_ai_span_list(ngx_http_ai_otlp_t *w, ngx_str_t *name,
     ngx_str_t *value)
 {
-    u_char      *p, *last, *end, *start;
-    ngx_uint_t   n;
+    u_char  *p, *last, *end, *start;
 
-    ngx_http_ai_out_lit(out, "{\"key\":\"");
-    ngx_http_ai_out_str(out, name);
-    ngx_http_ai_out_lit(out, "\",\"value\":{\"arrayValue\":"
-                             "{\"values\":[");
+    w->encoding->list(w, name);
 
-    n = 0;
     p = value->data;
     last = p + ngx_min(value->len, NGX_HTTP_AI_SPAN_VALUE);
 
@@ -400,20 +408,12 @@ ngx_http_ai_span_list(ngx_http_ai_out_t *out, ngx_str_t *name,
             end--;
         }
 
-        if (start == end) {
-            continue;
+        if (start < end) {
+            w->encoding->item(w, start, end - start);
         }
-
-        if (n++) {
-            ngx_http_ai_out_lit(out, ",");
-        }
-
-        ngx_http_ai_out_lit(out, "{\"stringValue\":\"");
-        ngx_http_ai_out_escaped(out, start, end - start);
-        ngx_http_ai_out_lit(out, "\"}");
     }
 
-    ngx_http_ai_out_lit(out, "]}}}");
+    w->encoding->list_end(w);
 }
 
 
@@ -422,122 +422,72 @@ ngx_http_ai_span_list(ngx_http_ai_out_t *out, ngx_str_t *name,
 static void
 ngx_http_ai_span_content(ngx_http_ai_span_t *s)
 {
-    ngx_http_ai_out_t   input, output;
-    ngx_http_ai_out_t  *out;
+    ngx_http_ai_out_t    input, output;
+    ngx_http_ai_otlp_t  *w;
 
-    out = s->out;
+    w = s->writer;
 
     ngx_http_ai_log_messages(s->request, s->ctx, s->tlcf->content, &input,
                              &output);
 
     if (input.start && !input.failed) {
-        ngx_http_ai_attr_head(out, "gen_ai.input.messages", "stringValue");
-        ngx_http_ai_out_lit(out, "\"");
-        ngx_http_ai_out_escaped(out, input.start, input.last - input.start);
-        ngx_http_ai_out_lit(out, "\"}}");
+        ngx_http_ai_attr(w, text, "gen_ai.input.messages", input.start,
+                         input.last - input.start);
     }
 
     if (output.start && !output.failed) {
-        ngx_http_ai_attr_head(out, "gen_ai.output.messages", "stringValue");
-        ngx_http_ai_out_lit(out, "\"");
-        ngx_http_ai_out_escaped(out, output.start, output.last - output.start);
-        ngx_http_ai_out_lit(out, "\"}}");
+        ngx_http_ai_attr(w, text, "gen_ai.output.messages", output.start,
+                         output.last - output.start);
     }
 }
 
 
 static void
-ngx_http_ai_span_cost(ngx_http_ai_span_t *s)
+ngx_http_ai_span_events(ngx_http_ai_span_t *s)
 {
-    u_char              cost[NGX_HTTP_AI_DOLLARS_LEN];
-    ngx_str_t           value;
-    ngx_http_ai_out_t  *out;
-
-    if (s->ctx->cost < 0) {
-        return;
-    }
-
-    out = s->out;
-
-    value.data = cost;
-    value.len = ngx_http_ai_dollars(cost, s->ctx->cost) - cost;
-
-    ngx_http_ai_out_lit(out, ",{\"key\":\"nginx_ai.cost\",\"value\":"
-                             "{\"doubleValue\":");
-    ngx_http_ai_out_str(out, &value);
-    ngx_http_ai_out_lit(out, "}},{\"key\":\"gen_ai.usage.cost\",\"value\":"
-                             "{\"doubleValue\":");
-    ngx_http_ai_out_str(out, &value);
-    ngx_http_ai_out_lit(out, "}},{\"key\":"
-                             "\"langfuse.observation.cost_details\","
-                             "\"value\":{\"stringValue\":\"{\\\"total\\\":");
-    ngx_http_ai_out_str(out, &value);
-    ngx_http_ai_out_lit(out, "}\"}}");
-
-    if (s->ctx->price_version.len) {
-        ngx_http_ai_attr(out, "nginx_ai.price.version",
-                         &s->ctx->price_version);
-    }
-}
-
-
-static void
-ngx_http_ai_span_events(ngx_http_ai_span_t *s, ngx_uint_t n)
-{
-    ngx_str_t            target, reason;
-    ngx_uint_t           i, count;
+    ngx_str_t           *event, *reason;
+    ngx_uint_t           i;
     ngx_http_ai_ctx_t   *ctx;
-    ngx_http_ai_out_t   *out;
-    ngx_http_ai_try_t    t;
+    ngx_http_ai_try_t   *t;
+    ngx_http_ai_otlp_t  *w;
 
     ctx = s->ctx;
-    out = s->out;
-    count = 0;
+    w = s->writer;
 
-    ngx_str_null(&target);
-    ngx_str_null(&reason);
+    for (i = 1; i < s->ntries; i++) {
+        t = &s->tries[i];
 
-    for (i = 0; i < n; i++) {
+        event = &ngx_http_ai_event_fallback;
 
-        if (ctx->attempt(ctx, i, &t) != NGX_OK) {
-            break;
+        if (t->target.len == t[-1].target.len
+            && ngx_strncmp(t->target.data, t[-1].target.data, t->target.len)
+               == 0)
+        {
+            event = &ngx_http_ai_event_retry;
         }
 
-        if (i) {
-            if (t.target.len == target.len
-                && ngx_strncmp(t.target.data, target.data, target.len) == 0)
-            {
-                ngx_http_ai_span_event(s, &count, s->wall + (int64_t) t.start,
-                                       "retry");
-            } else {
-                ngx_http_ai_span_event(s, &count, s->wall + (int64_t) t.start,
-                                       "fallback");
-            }
+        w->encoding->event(w, s->wall + (int64_t) t->start, event);
 
-            ngx_http_ai_trace_text(out, "nginx_ai.target",
-                                   sizeof("nginx_ai.target") - 1, &t.target);
+        ngx_http_ai_attr_text(w, "nginx_ai.target", &t->target);
 
-            if (reason.len) {
-                ngx_http_ai_attr_plain(out, "nginx_ai.reason", &reason);
-            }
+        reason = ngx_http_ai_err_name(t[-1].error);
 
-            ngx_http_ai_out_lit(out, "]}");
+        if (reason->len) {
+            ngx_http_ai_attr_word(w, "nginx_ai.reason", reason);
         }
 
-        target = t.target;
-        reason = *ngx_http_ai_err_name(t.error);
+        w->encoding->event_end(w);
     }
 
     if (ctx->cached == NGX_HTTP_AI_CACHE_HIT
         || ctx->cached == NGX_HTTP_AI_CACHE_STALE
         || ctx->cached == NGX_HTTP_AI_CACHE_COALESCED)
     {
-        ngx_http_ai_span_event(s, &count, s->wall + (int64_t) ctx->start,
-                               "cache");
-        ngx_http_ai_trace_text(out, "nginx_ai.cache",
-                               sizeof("nginx_ai.cache") - 1,
-                               ngx_http_ai_cached_word(ctx->cached));
-        ngx_http_ai_out_lit(out, "]}");
+        w->encoding->event(w, s->wall + (int64_t) ctx->start,
+                           &ngx_http_ai_event_cache);
+        ngx_http_ai_attr_word(w, "nginx_ai.cache",
+                              ngx_http_ai_cached_word(ctx->cached));
+        w->encoding->event_end(w);
     }
 
     if (ctx->attempts == 0
@@ -545,156 +495,102 @@ ngx_http_ai_span_events(ngx_http_ai_span_t *s, ngx_uint_t n)
             || ctx->error == NGX_HTTP_AI_ERR_QUOTA
             || ctx->error == NGX_HTTP_AI_ERR_BILLING))
     {
-        ngx_http_ai_span_event(s, &count,
-                               s->wall + (int64_t) ngx_current_msec, "limit");
-        ngx_http_ai_trace_text(out, "error.type", sizeof("error.type") - 1,
-                               ngx_http_ai_err_name(ctx->error));
-        ngx_http_ai_out_lit(out, "]}");
+        w->encoding->event(w, s->wall + (int64_t) ngx_current_msec,
+                           &ngx_http_ai_event_limit);
+        ngx_http_ai_attr_word(w, "error.type",
+                              ngx_http_ai_err_name(ctx->error));
+        w->encoding->event_end(w);
     }
 
-    if (ctx->ttft >= 0) {
-        ngx_http_ai_span_event(s, &count, s->wall + (int64_t) ctx->start
-                                          + ctx->ttft,
-                               "first_token");
-        ngx_http_ai_out_lit(out, "]}");
+    if (ctx->stream && ctx->ttft >= 0) {
+        w->encoding->event(w, s->wall + (int64_t) ctx->start + ctx->ttft,
+                           &ngx_http_ai_event_first);
+        w->encoding->event_end(w);
     }
 }
 
 
 static void
-ngx_http_ai_span_attempt(ngx_http_ai_span_t *s, ngx_uint_t n,
-    ngx_http_ai_try_t *t)
+ngx_http_ai_span_attempt(ngx_http_ai_span_t *s, ngx_uint_t n)
 {
-    int64_t             start, end;
-    ngx_uint_t          count;
-    ngx_http_ai_out_t  *out;
+    ngx_str_t                *op;
+    ngx_http_ai_try_t        *t;
+    ngx_http_ai_otlp_t       *w;
+    ngx_http_ai_otlp_span_t   span;
 
-    out = s->out;
+    t = &s->tries[n];
+    w = s->writer;
 
-    ngx_http_ai_span_head(s, s->trace->attempts[n], s->trace->span, 0,
-                          NGX_HTTP_AI_SPAN_CLIENT, &t->model);
+    span.id = s->trace->attempts[n];
+    span.parent = s->trace->span;
+    span.remote = 0;
+    span.kind = NGX_HTTP_AI_OTLP_CLIENT;
+    span.start = s->wall + (int64_t) t->start;
+    span.end = (t->duration < 0) ? s->wall + (int64_t) ngx_current_msec
+                                 : span.start + t->duration;
 
-    start = s->wall + (int64_t) t->start;
-    end = (t->duration < 0) ? s->wall + (int64_t) ngx_current_msec
-                            : start + t->duration;
+    ngx_http_ai_span_open(s, &span, &t->model);
 
-    ngx_http_ai_span_times(s, start, end);
+    /* one observation of Langfuse counts the tokens, that of the request */
 
-    ngx_http_ai_out_lit(out, ",\"attributes\":[{\"key\":"
-                             "\"langfuse.observation.type\",\"value\":"
-                             "{\"stringValue\":\"span\"}}");
+    ngx_http_ai_attr_word(w, "langfuse.observation.type",
+                          &ngx_http_ai_span_child);
 
-    ngx_http_ai_attr_plain(out, "gen_ai.operation.name",
-                           ngx_http_ai_op_name(s->ctx->op));
-    ngx_http_ai_span_vendor(out, &t->vendor);
-    ngx_http_ai_attr(out, "gen_ai.request.model", &t->model);
-    ngx_http_ai_attr(out, "nginx_ai.provider", &t->provider);
-    ngx_http_ai_attr(out, "nginx_ai.target", &t->target);
+    op = ngx_http_ai_op_name(s->ctx->op);
 
-    if (t->region.len) {
-        ngx_http_ai_attr(out, "cloud.region", &t->region);
+    if (op->len) {
+        ngx_http_ai_attr_word(w, "gen_ai.operation.name", op);
     }
 
-    if (t->upstream_id.len) {
-        ngx_http_ai_attr(out, "nginx_ai.upstream.request_id", &t->upstream_id);
-    }
+    ngx_http_ai_attr_word(w, "gen_ai.provider.name",
+                          ngx_http_ai_span_vendor(&t->vendor));
+    ngx_http_ai_attr_text(w, "gen_ai.request.model", &t->model);
+    ngx_http_ai_attr_text(w, "nginx_ai.provider", &t->provider);
+    ngx_http_ai_attr_text(w, "cloud.region", &t->region);
+    ngx_http_ai_attr_text(w, "nginx_ai.upstream.request_id", &t->upstream_id);
 
-    if (t->status) {
-        ngx_http_ai_attr_int(out, "http.response.status_code",
+    if (t->status && t->status != NGX_HTTP_OK) {
+        ngx_http_ai_attr_int(w, "http.response.status_code",
                              (int64_t) t->status);
     }
 
     ngx_http_ai_span_usage(s, t->usage, t->finish);
 
     if (t->error != NGX_HTTP_AI_ERR_NONE) {
-        ngx_http_ai_attr_plain(out, "error.type",
-                               ngx_http_ai_err_name(t->error));
+        ngx_http_ai_attr_word(w, "error.type",
+                              ngx_http_ai_err_name(t->error));
 
     } else if (t->canceled && !t->won) {
-        ngx_http_ai_out_lit(out, ",{\"key\":\"nginx_ai.canceled\",\"value\":"
-                                 "{\"boolValue\":true}}");
+        ngx_http_ai_attr_true(w, "nginx_ai.canceled");
     }
 
-    ngx_http_ai_out_lit(out, "],\"events\":[");
-
-    if (t->first >= 0) {
-        count = 0;
-        ngx_http_ai_span_event(s, &count, start + t->first, "first_token");
-        ngx_http_ai_out_lit(out, "]}");
+    if (s->ctx->stream && t->first >= 0) {
+        w->encoding->event(w, span.start + t->first, &ngx_http_ai_event_first);
+        w->encoding->event_end(w);
     }
 
-    if (t->error != NGX_HTTP_AI_ERR_NONE) {
-        ngx_http_ai_out_lit(out, "],\"status\":{\"code\":2}}");
-
-    } else {
-        ngx_http_ai_out_lit(out, "],\"status\":{}}");
-    }
-}
-
-
-/* up to the times; flags: those of the context, bits 8 and 9 tell whether the
- * parent is remote */
-
-static void
-ngx_http_ai_span_head(ngx_http_ai_span_t *s, u_char *id, u_char *parent,
-    ngx_uint_t remote, const char *kind, ngx_str_t *model)
-{
-    ngx_http_ai_out_t  *out;
-
-    out = s->out;
-
-    ngx_http_ai_out_lit(out, "{\"traceId\":\"");
-    ngx_http_ai_out_mem(out, s->trace->trace, NGX_HTTP_AI_TRACE_ID);
-    ngx_http_ai_out_lit(out, "\",\"spanId\":\"");
-    ngx_http_ai_out_mem(out, id, NGX_HTTP_AI_SPAN_ID);
-
-    if (parent) {
-        ngx_http_ai_out_lit(out, "\",\"parentSpanId\":\"");
-        ngx_http_ai_out_mem(out, parent, NGX_HTTP_AI_SPAN_ID);
-    }
-
-    if (remote) {
-        ngx_http_ai_out_lit(out, "\",\"flags\":769");
-
-    } else {
-        ngx_http_ai_out_lit(out, "\",\"flags\":257");
-    }
-
-    ngx_http_ai_out_lit(out, ",\"name\":\"");
-
-    if (s->ctx->op == NGX_HTTP_AI_OP_NONE) {
-        ngx_http_ai_out_lit(out, "request");
-
-    } else {
-        ngx_http_ai_out_str(out, ngx_http_ai_op_name(s->ctx->op));
-    }
-
-    if (model->len) {
-        ngx_http_ai_out_lit(out, " ");
-        ngx_http_ai_out_escaped(out, model->data,
-                                ngx_min(model->len, NGX_HTTP_AI_SPAN_VALUE));
-    }
-
-    ngx_http_ai_out_lit(out, "\",\"kind\":");
-    ngx_http_ai_out_mem(out, kind, 1);
-
-    if (s->trace->state.len) {
-        ngx_http_ai_out_lit(out, ",\"traceState\":\"");
-        ngx_http_ai_out_escaped(out, s->trace->state.data,
-                                s->trace->state.len);
-        ngx_http_ai_out_lit(out, "\"");
-    }
+    w->encoding->end(w, t->error != NGX_HTTP_AI_ERR_NONE);
 }
 
 
 static void
-ngx_http_ai_span_times(ngx_http_ai_span_t *s, int64_t start, int64_t end)
+ngx_http_ai_span_open(ngx_http_ai_span_t *s, ngx_http_ai_otlp_span_t *span,
+    ngx_str_t *model)
 {
-    ngx_http_ai_out_lit(s->out, ",\"startTimeUnixNano\":\"");
-    ngx_http_ai_out_int(s->out, start);
-    ngx_http_ai_out_lit(s->out, "000000\",\"endTimeUnixNano\":\"");
-    ngx_http_ai_out_int(s->out, end);
-    ngx_http_ai_out_lit(s->out, "000000\"");
+    span->high = s->trace->high;
+    span->low = s->trace->low;
+    span->state = s->trace->state;
+
+    span->operation = *ngx_http_ai_op_name(s->ctx->op);
+
+    if (span->operation.len == 0) {
+        span->operation = ngx_http_ai_span_none;
+    }
+
+    span->model = *model;
+    span->model.len = ngx_min(model->len, NGX_HTTP_AI_SPAN_VALUE);
+
+    s->writer->encoding->span(s->writer, span);
 }
 
 
@@ -704,122 +600,53 @@ static void
 ngx_http_ai_span_usage(ngx_http_ai_span_t *s, ngx_http_ai_usage_t *u,
     ngx_http_ai_finish_e finish)
 {
-    ngx_http_ai_out_t  *out;
+    ngx_http_ai_otlp_t  *w;
 
-    out = s->out;
+    w = s->writer;
 
     if (u->in_fresh >= 0) {
-        ngx_http_ai_attr_int(out, "gen_ai.usage.input_tokens",
+        ngx_http_ai_attr_int(w, "gen_ai.usage.input_tokens",
                              ngx_http_ai_usage_input(u));
     }
 
     if (u->out >= 0) {
-        ngx_http_ai_attr_int(out, "gen_ai.usage.output_tokens", u->out);
+        ngx_http_ai_attr_int(w, "gen_ai.usage.output_tokens", u->out);
     }
 
-    if (u->cache_read >= 0) {
-        ngx_http_ai_attr_int(out, "gen_ai.usage.cache_read.input_tokens",
+    if (u->cache_read > 0) {
+        ngx_http_ai_attr_int(w, "gen_ai.usage.cache_read.input_tokens",
                              u->cache_read);
     }
 
-    if (u->cache_write >= 0) {
-        ngx_http_ai_attr_int(out, "gen_ai.usage.cache_creation.input_tokens",
+    if (u->cache_write > 0) {
+        ngx_http_ai_attr_int(w, "gen_ai.usage.cache_creation.input_tokens",
                              u->cache_write);
     }
 
-    if (u->reasoning >= 0) {
-        ngx_http_ai_attr_int(out, "gen_ai.usage.reasoning.output_tokens",
+    if (u->reasoning > 0) {
+        ngx_http_ai_attr_int(w, "gen_ai.usage.reasoning.output_tokens",
                              u->reasoning);
     }
 
     if (finish != NGX_HTTP_AI_FINISH_NONE) {
-        ngx_http_ai_out_lit(out, ",{\"key\":"
-                                 "\"gen_ai.response.finish_reasons\","
-                                 "\"value\":{\"arrayValue\":{\"values\":"
-                                 "[{\"stringValue\":\"");
-        ngx_http_ai_out_str(out, ngx_http_ai_finish_name(finish));
-        ngx_http_ai_out_lit(out, "\"}]}}}");
+        ngx_http_ai_attr(w, single, "gen_ai.response.finish_reasons",
+                         ngx_http_ai_finish_name(finish));
     }
 }
 
 
-/* open: its attributes follow */
-
-static void
-ngx_http_ai_span_event(ngx_http_ai_span_t *s, ngx_uint_t *n, int64_t time,
-    const char *name)
+static ngx_str_t *
+ngx_http_ai_span_vendor(ngx_str_t *vendor)
 {
-    ngx_http_ai_out_t  *out;
-
-    out = s->out;
-
-    if ((*n)++) {
-        ngx_http_ai_out_lit(out, ",");
-    }
-
-    ngx_http_ai_out_lit(out, "{\"timeUnixNano\":\"");
-    ngx_http_ai_out_int(out, time);
-    ngx_http_ai_out_lit(out, "000000\",\"name\":\"");
-    ngx_http_ai_out_mem(out, name, ngx_strlen(name));
-    ngx_http_ai_out_lit(out, "\",\"attributes\":[");
-}
-
-
-void
-ngx_http_ai_trace_text(ngx_http_ai_out_t *out, const char *key, size_t key_len,
-    ngx_str_t *value)
-{
-    ngx_http_ai_out_lit(out, "{\"key\":\"");
-    ngx_http_ai_out_mem(out, key, key_len);
-    ngx_http_ai_out_lit(out, "\",\"value\":{\"stringValue\":");
-    ngx_http_ai_span_value(out, value);
-}
-
-
-static void
-ngx_http_ai_span_value(ngx_http_ai_out_t *out, ngx_str_t *value)
-{
-    ngx_http_ai_out_lit(out, "\"");
-    ngx_http_ai_out_escaped(out, value->data,
-                            ngx_min(value->len, NGX_HTTP_AI_SPAN_VALUE));
-    ngx_http_ai_out_lit(out, "\"}}");
-}
-
-
-static void
-ngx_http_ai_span_plain(ngx_http_ai_out_t *out, ngx_str_t *value)
-{
-    ngx_http_ai_out_lit(out, "\"");
-    ngx_http_ai_out_str(out, value);
-    ngx_http_ai_out_lit(out, "\"}}");
-}
-
-
-static void
-ngx_http_ai_span_int(ngx_http_ai_out_t *out, int64_t value)
-{
-    ngx_http_ai_out_lit(out, "\"");
-    ngx_http_ai_out_int(out, value);
-    ngx_http_ai_out_lit(out, "\"}}");
-}
-
-
-static void
-ngx_http_ai_span_vendor(ngx_http_ai_out_t *out, ngx_str_t *vendor)
-{
-    ngx_str_t                  *name;
     ngx_http_ai_span_vendor_t  *v;
-
-    name = vendor;
 
     for (v = ngx_http_ai_span_vendors; v->vendor.len; v++) {
         if (v->vendor.len == vendor->len
             && ngx_strncmp(v->vendor.data, vendor->data, vendor->len) == 0)
         {
-            name = &v->name;
-            break;
+            return &v->name;
         }
     }
 
-    ngx_http_ai_attr_plain(out, "gen_ai.provider.name", name);
+    return vendor;
 }

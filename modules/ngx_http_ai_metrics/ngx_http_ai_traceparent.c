@@ -10,29 +10,30 @@
 #define NGX_HTTP_AI_TRACE_DIGITS  9           /* of a ratio */
 
 
-static ngx_int_t ngx_http_ai_trace_hex(u_char *p, size_t n, uint64_t *value);
+static ngx_int_t ngx_http_ai_trace_number(u_char *p, size_t n,
+    uint64_t *value);
 
 
 ngx_int_t
 ngx_http_ai_traceparent_parse(ngx_str_t *text, ngx_http_ai_traceparent_t *tp)
 {
     u_char    *p;
-    uint64_t   version, high, low, parent, flags;
+    uint64_t   version, flags;
 
     p = text->data;
 
     if (text->len < NGX_HTTP_AI_TRACEPARENT
         || p[2] != '-' || p[35] != '-' || p[52] != '-'
-        || ngx_http_ai_trace_hex(p, 2, &version) != NGX_OK
-        || ngx_http_ai_trace_hex(p + 3, 16, &high) != NGX_OK
-        || ngx_http_ai_trace_hex(p + 19, 16, &low) != NGX_OK
-        || ngx_http_ai_trace_hex(p + 36, 16, &parent) != NGX_OK
-        || ngx_http_ai_trace_hex(p + 53, 2, &flags) != NGX_OK)
+        || ngx_http_ai_trace_number(p, 2, &version) != NGX_OK
+        || ngx_http_ai_trace_number(p + 3, 16, &tp->high) != NGX_OK
+        || ngx_http_ai_trace_number(p + 19, 16, &tp->low) != NGX_OK
+        || ngx_http_ai_trace_number(p + 36, 16, &tp->parent) != NGX_OK
+        || ngx_http_ai_trace_number(p + 53, 2, &flags) != NGX_OK)
     {
         return NGX_DECLINED;
     }
 
-    if (version == 0xff || (high | low) == 0 || parent == 0) {
+    if (version == 0xff || (tp->high | tp->low) == 0 || tp->parent == 0) {
         return NGX_DECLINED;
     }
 
@@ -44,8 +45,6 @@ ngx_http_ai_traceparent_parse(ngx_str_t *text, ngx_http_ai_traceparent_t *tp)
         return NGX_DECLINED;
     }
 
-    ngx_memcpy(tp->trace, p + 3, NGX_HTTP_AI_TRACE_ID);
-    ngx_memcpy(tp->parent, p + 36, NGX_HTTP_AI_SPAN_ID);
     tp->sampled = (flags & 1);
 
     return NGX_OK;
@@ -55,7 +54,7 @@ ngx_http_ai_traceparent_parse(ngx_str_t *text, ngx_http_ai_traceparent_t *tp)
 /* lower case only, as section 3.2 has it */
 
 static ngx_int_t
-ngx_http_ai_trace_hex(u_char *p, size_t n, uint64_t *value)
+ngx_http_ai_trace_number(u_char *p, size_t n, uint64_t *value)
 {
     u_char  c;
 
@@ -82,13 +81,13 @@ ngx_http_ai_trace_hex(u_char *p, size_t n, uint64_t *value)
 
 
 u_char *
-ngx_http_ai_traceparent_write(u_char *p, u_char *trace, u_char *span,
+ngx_http_ai_traceparent_write(u_char *p, u_char *trace, uint64_t span,
     ngx_uint_t sampled)
 {
     p = ngx_cpymem(p, "00-", 3);
     p = ngx_cpymem(p, trace, NGX_HTTP_AI_TRACE_ID);
     *p++ = '-';
-    p = ngx_cpymem(p, span, NGX_HTTP_AI_SPAN_ID);
+    p = ngx_http_ai_trace_hex(p, span);
     *p++ = '-';
     *p++ = '0';
     *p++ = sampled ? '1' : '0';
@@ -97,22 +96,45 @@ ngx_http_ai_traceparent_write(u_char *p, u_char *trace, u_char *span,
 }
 
 
-ngx_uint_t
-ngx_http_ai_trace_sampled(u_char *trace, uint64_t ratio)
-{
-    uint64_t  value;
+/* eight digits at once, a byte for each, the first one in the highest */
 
+u_char *
+ngx_http_ai_trace_hex(u_char *p, uint64_t id)
+{
+    uint64_t    n;
+    ngx_uint_t  i;
+
+    for (i = 0; i < 2; i++) {
+
+        n = id >> 32;
+        id <<= 32;
+
+        n = (n | n << 16) & 0x0000ffff0000ffffULL;
+        n = (n | n << 8) & 0x00ff00ff00ff00ffULL;
+        n = (n | n << 4) & 0x0f0f0f0f0f0f0f0fULL;
+
+        /* 6 more than 9 is a bit: what "a" is behind "9" */
+
+        n += 0x3030303030303030ULL
+             + (((n + 0x0606060606060606ULL) >> 4) & 0x0101010101010101ULL)
+               * ('a' - '9' - 1);
+
+        p = ngx_http_ai_trace_bytes(p, n);
+    }
+
+    return p;
+}
+
+
+ngx_uint_t
+ngx_http_ai_trace_sampled(uint64_t low, uint64_t ratio)
+{
     if (ratio >= NGX_HTTP_AI_TRACE_ALL) {
         return 1;
     }
 
-    if (ngx_http_ai_trace_hex(trace + NGX_HTTP_AI_TRACE_ID - 14, 14, &value)
-        != NGX_OK)
-    {
-        return 0;
-    }
-
-    return value >= NGX_HTTP_AI_TRACE_ALL - ratio;
+    return (low & (NGX_HTTP_AI_TRACE_ALL - 1))
+           >= NGX_HTTP_AI_TRACE_ALL - ratio;
 }
 
 

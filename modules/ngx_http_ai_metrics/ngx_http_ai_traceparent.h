@@ -24,8 +24,9 @@
 
 
 typedef struct {
-    u_char                     trace[NGX_HTTP_AI_TRACE_ID];
-    u_char                     parent[NGX_HTTP_AI_SPAN_ID];
+    uint64_t                   high;          /* of the trace's id */
+    uint64_t                   low;
+    uint64_t                   parent;
     unsigned                   sampled:1;
 } ngx_http_ai_traceparent_t;
 
@@ -34,15 +35,34 @@ typedef struct {
 ngx_int_t ngx_http_ai_traceparent_parse(ngx_str_t *text,
     ngx_http_ai_traceparent_t *tp);
 
-/* writes version 00; returns the end */
-u_char *ngx_http_ai_traceparent_write(u_char *p, u_char *trace, u_char *span,
+/* writes version 00 of a trace's id in hex; returns the end */
+u_char *ngx_http_ai_traceparent_write(u_char *p, u_char *trace, uint64_t span,
     ngx_uint_t sampled);
+
+/* half of a trace's id, or that of a span, as 16 hex digits or 8 bytes;
+ * returns the end */
+u_char *ngx_http_ai_trace_hex(u_char *p, uint64_t id);
+
+static ngx_inline u_char *
+ngx_http_ai_trace_bytes(u_char *p, uint64_t id)
+{
+    p[0] = (u_char) (id >> 56);
+    p[1] = (u_char) (id >> 48);
+    p[2] = (u_char) (id >> 40);
+    p[3] = (u_char) (id >> 32);
+    p[4] = (u_char) (id >> 24);
+    p[5] = (u_char) (id >> 16);
+    p[6] = (u_char) (id >> 8);
+    p[7] = (u_char) id;
+
+    return p + 8;
+}
 
 /*
  * Is the trace one of "ratio" in 2^56?  By the last 56 bits of its id, so that
  * everyone on its way who has the same ratio decides the same.
  */
-ngx_uint_t ngx_http_ai_trace_sampled(u_char *trace, uint64_t ratio);
+ngx_uint_t ngx_http_ai_trace_sampled(uint64_t low, uint64_t ratio);
 
 #define NGX_HTTP_AI_TRACE_ALL  ((uint64_t) 1 << 56)
 

@@ -867,7 +867,7 @@ ngx_http_ai_model_price(ngx_conf_t *cf, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    ngx_str_set(&price->version, "configuration");
+    ngx_str_set(&price->version, NGX_HTTP_AI_PRICE_CONF);
     ctx->model->price = price;
 
     return NGX_CONF_OK;

@@ -85,6 +85,7 @@ main(void)
 static void
 test_store(void)
 {
+    uint64_t                     *h;
     ngx_uint_t                    i, n;
     ngx_http_ai_cells_t           cells;
     ngx_http_ai_series_t         *a, *b, *s;
@@ -112,8 +113,8 @@ test_store(void)
        != series(st, "other", "p", "chat"), "UTF-8 is good");
 
     for (i = 0; i < 30; i++) {
-        ngx_http_ai_cell_add(&ngx_http_ai_metrics_cells(st, a, i)
-                             ->request.outcomes[0], i);
+        ngx_http_ai_cell_add(&ngx_http_ai_metrics_cells(st, a, i % 3)
+                             ->request.outcomes[0], i, i % 3 != 0);
     }
 
     ngx_http_ai_metrics_sum(st, a, &cells);
@@ -123,10 +124,9 @@ test_store(void)
     ok(cells.request.outcomes[0] == 0, "... another series has none");
 
     ok(((uintptr_t) ngx_http_ai_metrics_cells(st, a, 1) & 63) == 0
-       && ngx_http_ai_metrics_cells(st, a, 1)
-          != ngx_http_ai_metrics_cells(st, a, 0)
-       && ngx_http_ai_metrics_cells(st, a, 3)
-          == ngx_http_ai_metrics_cells(st, a, 0),
+       && (u_char *) ngx_http_ai_metrics_cells(st, a, 1)
+          >= (u_char *) ngx_http_ai_metrics_cells(st, a, 0)
+             + sizeof(ngx_http_ai_request_cells_t),
        "shards are on lines of their own");
 
     for (i = 0, n = 0, s = ngx_http_ai_metrics_first(st,
@@ -140,13 +140,15 @@ test_store(void)
 
     ok(n == 5 && i == 2, "all are listed once: %u", (unsigned) n);
 
-    ok(ngx_http_ai_metrics_observe(cells.request.duration,
-                                   &ngx_http_ai_bounds_duration, 10000) == 0
-       && ngx_http_ai_metrics_observe(cells.request.duration,
-                                     &ngx_http_ai_bounds_duration, 10001) == 1
-       && ngx_http_ai_metrics_observe(cells.request.duration,
-                                     &ngx_http_ai_bounds_duration, 81920001)
-          == 14, "buckets");
+    h = cells.request.duration;
+
+    ok(ngx_http_ai_metrics_observe(h, &ngx_http_ai_bounds_duration, 10000, 0)
+       == 0, "the first bucket");
+    ok(ngx_http_ai_metrics_observe(h, &ngx_http_ai_bounds_duration, 10001, 1)
+       == 1, "the second one");
+    ok(ngx_http_ai_metrics_observe(h, &ngx_http_ai_bounds_duration, 81920001,
+                                   0)
+       == 14, "the last one");
     ok(cells.request.duration[0] == 1 && cells.request.duration[1] == 1
        && cells.request.duration[14] == 1
        && cells.request.duration[15] == 10000 + 10001 + 81920001,
@@ -361,6 +363,20 @@ test_processes(void)
     ngx_http_ai_metrics_sum(st, s, &cells);
     ok(b && b->generation == 2 && cells.model.running < 3,
        "the place of a dead one, empty");
+
+    st = make(1024 * 1024, 3);
+
+    ok(ngx_http_ai_metrics_claim(st, 100, everybody) == 1
+       && ngx_http_ai_metrics_claim(st, 101, everybody) == 2,
+       "a shard for each of two");
+    ok(ngx_http_ai_metrics_claim(st, 102, everybody) == 0,
+       "none for a third one");
+    ok(ngx_http_ai_metrics_claim(st, 101, everybody) == 2, "the same again");
+
+    ngx_http_ai_metrics_release(st, 2);
+    ok(ngx_http_ai_metrics_claim(st, 102, everybody) == 2,
+       "that of one that has ended");
+    ok(ngx_http_ai_metrics_claim(st, 103, nobody) == 1, "... or is dead");
 }
 
 

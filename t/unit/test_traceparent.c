@@ -82,6 +82,7 @@ static void
 parsed(const char *text, int good, int sampled)
 {
     u_char                     out[NGX_HTTP_AI_TRACEPARENT];
+    u_char                     trace[NGX_HTTP_AI_TRACE_ID];
     ngx_int_t                  rc;
     ngx_str_t                  s;
     ngx_http_ai_traceparent_t  tp;
@@ -95,11 +96,13 @@ parsed(const char *text, int good, int sampled)
        good ? "valid" : "not valid");
 
     if (good && rc == NGX_OK) {
-        is_mem(tp.trace, sizeof(tp.trace), ID, 32, "trace");
-        is_mem(tp.parent, sizeof(tp.parent), SPAN, 16, "parent");
+        (void) ngx_http_ai_trace_hex(ngx_http_ai_trace_hex(trace, tp.high),
+                                     tp.low);
+        is_mem(trace, sizeof(trace), ID, 32, "trace");
+        ok(tp.parent == 0xb7ad6b7169203331ULL, "parent");
         ok(tp.sampled == (unsigned) sampled, "sampled");
 
-        ok(ngx_http_ai_traceparent_write(out, tp.trace, tp.parent, 1)
+        ok(ngx_http_ai_traceparent_write(out, trace, tp.parent, 1)
            == out + sizeof(out), "length");
         is_mem(out, sizeof(out), "00-" ID "-" SPAN "-01", sizeof(out),
                "written");
@@ -112,7 +115,7 @@ parsed(const char *text, int good, int sampled)
 int
 main(void)
 {
-    u_char      trace[NGX_HTTP_AI_TRACE_ID];
+    u_char      hex[NGX_HTTP_AI_SPAN_ID], want[NGX_HTTP_AI_SPAN_ID + 1];
     uint64_t    ratio, n;
     ngx_str_t   s;
     ngx_uint_t  i, half, tenth, wrong;
@@ -146,21 +149,29 @@ main(void)
 
     for (i = 0; i < 20000; i++) {
         n = n * 6364136223846793005ULL + 1442695040888963407ULL;
-        (void) ngx_hex_dump(trace, (u_char *) &n, 8);
-        n = n * 6364136223846793005ULL + 1442695040888963407ULL;
-        (void) ngx_hex_dump(trace + 16, (u_char *) &n, 8);
 
-        if (ngx_http_ai_trace_sampled(trace, NGX_HTTP_AI_TRACE_ALL / 10)) {
+        if (ngx_http_ai_trace_sampled(n, NGX_HTTP_AI_TRACE_ALL / 10)) {
             tenth++;
 
-            if (!ngx_http_ai_trace_sampled(trace, NGX_HTTP_AI_TRACE_ALL / 2)) {
+            if (!ngx_http_ai_trace_sampled(n, NGX_HTTP_AI_TRACE_ALL / 2)) {
                 wrong++;
             }
         }
 
-        half += ngx_http_ai_trace_sampled(trace, NGX_HTTP_AI_TRACE_ALL / 2);
-        wrong += ngx_http_ai_trace_sampled(trace, 0);
-        wrong += !ngx_http_ai_trace_sampled(trace, NGX_HTTP_AI_TRACE_ALL);
+        half += ngx_http_ai_trace_sampled(n, NGX_HTTP_AI_TRACE_ALL / 2);
+        wrong += ngx_http_ai_trace_sampled(n, 0);
+        wrong += !ngx_http_ai_trace_sampled(n, NGX_HTTP_AI_TRACE_ALL);
+    }
+
+    for (i = 0; i < 16; i++) {
+        n = 0x0123456789abcdefULL << (4 * i);
+        n |= 0x0123456789abcdefULL >> (4 * i);
+
+        (void) snprintf((char *) want, sizeof(want), "%016llx",
+                        (unsigned long long) n);
+
+        ok(ngx_http_ai_trace_hex(hex, n) == hex + sizeof(hex), "id: length");
+        is_mem(hex, sizeof(hex), (char *) want, sizeof(hex), "... digits");
     }
 
     ok(half > 9700 && half < 10300, "half: %u", (unsigned) half);
