@@ -172,7 +172,8 @@ void ngx_http_ai_limit_leave(ngx_http_ai_limit_store_t *st);
  * id: 16 bytes that name the request; the same id again gives the same hold.
  * owner: which process; deadline: ms, after it the hold is charged.
  * Keys without holds and use (or, when the zone is full, the least recently
- * used without holds and without use in a current window) are given up.
+ * used, to the second, without holds and without use in a current window) are
+ * given up.
  */
 ngx_http_ai_limit_e ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st,
     ngx_str_t *key, u_char *id, uint64_t owner, int64_t now, int64_t deadline,
