@@ -388,9 +388,9 @@ void ngx_http_ai_limit_touch(ngx_http_ai_limit_store_t *st, uint32_t i,
 
 /* whatever the case; those of ngx_http_ai_limit_store.h try the usual one */
 ngx_http_ai_limit_e ngx_http_ai_limit_reserve_any(
-    ngx_http_ai_limit_store_t *st, ngx_str_t *key, u_char *id, uint64_t owner,
-    int64_t now, int64_t deadline, ngx_http_ai_limit_t *limits,
-    ngx_uint_t mask, ngx_http_ai_amounts_t *amounts, ngx_http_ai_hold_t *hold,
+    ngx_http_ai_limit_store_t *st, ngx_str_t *key,
+    ngx_http_ai_limit_ask_t *ask, ngx_http_ai_limit_t *limits,
+    ngx_uint_t mask, ngx_http_ai_hold_t *hold,
     ngx_http_ai_limit_refusal_t *refusal);
 ngx_http_ai_limit_e ngx_http_ai_limit_settle_any(
     ngx_http_ai_limit_store_t *st, uint32_t i, int64_t now,

@@ -80,7 +80,8 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     ngx_http_ai_limit_t *limits, ngx_http_ai_amounts_t *amounts,
     ngx_http_ai_hold_t *hold, ngx_http_ai_limit_refusal_t *refusal)
 {
-    ngx_uint_t  m, mask;
+    ngx_uint_t               m, mask;
+    ngx_http_ai_limit_ask_t  ask;
 
     mask = 0;
 
@@ -88,26 +89,35 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         mask |= (ngx_uint_t) (limits[m].limit >= 0) << m;
     }
 
-    return ngx_http_ai_limit_reserve_of(st, key, id, owner, now, deadline,
-                                        limits, mask, amounts, hold, refusal);
+    ask.id = id;
+    ask.owner = owner;
+    ask.now = now;
+    ask.deadline = deadline;
+    ask.amounts = amounts;
+    ask.show = 0;
+
+    return ngx_http_ai_limit_reserve_of(st, key, &ask, limits, mask, hold,
+                                        refusal, NULL);
 }
 
 
 ngx_http_ai_limit_e
 ngx_http_ai_limit_reserve_any(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
-    u_char *id, uint64_t owner, int64_t now, int64_t deadline,
-    ngx_http_ai_limit_t *limits, ngx_uint_t mask,
-    ngx_http_ai_amounts_t *amounts, ngx_http_ai_hold_t *hold,
+    ngx_http_ai_limit_ask_t *ask, ngx_http_ai_limit_t *limits,
+    ngx_uint_t mask, ngx_http_ai_hold_t *hold,
     ngx_http_ai_limit_refusal_t *refusal)
 {
-    int64_t                    time;
+    int64_t                    time, now;
     uint32_t                   i, k, hash, chain, *head;
     ngx_int_t                  rc;
     ngx_uint_t                 m, bound;
     ngx_http_ai_meters_t      *meters, fresh;
-    ngx_http_ai_amounts_t      taken;
+    ngx_http_ai_amounts_t     *amounts, taken;
     ngx_http_ai_limit_key_t   *kp;
     ngx_http_ai_limit_slot_t  *h;
+
+    now = ask->now;
+    amounts = ask->amounts;
 
     hold->index = 0;
     hold->serial = 0;
@@ -127,8 +137,8 @@ ngx_http_ai_limit_reserve_any(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         hold->key = k;
     }
 
-    chain = ngx_http_ai_limit_chain(st, id);
-    i = k ? ngx_http_ai_limit_running(st, k, id, chain) : 0;
+    chain = ngx_http_ai_limit_chain(st, ask->id);
+    i = k ? ngx_http_ai_limit_running(st, k, ask->id, chain) : 0;
 
     if (i) {
         hold->index = i;
@@ -223,13 +233,13 @@ ngx_http_ai_limit_reserve_any(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 
     h->key = k;
     h->chain = chain;
-    h->owner = owner;
-    h->deadline = deadline - st->jumped;
+    h->owner = ask->owner;
+    h->deadline = ask->deadline - st->jumped;
     h->seq = kp->link.seq;
     h->input = ngx_http_ai_limit_input(amounts);
     h->amounts = taken;
 
-    ngx_memcpy(h->id, id, 16);
+    ngx_memcpy(h->id, ask->id, 16);
 
     head = ngx_http_ai_limit_hchain(st, chain);
     ngx_http_ai_limit_keep(st, head, sizeof(uint32_t));

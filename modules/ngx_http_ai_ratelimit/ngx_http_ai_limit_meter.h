@@ -335,23 +335,26 @@ const char *ngx_http_ai_meter_check(ngx_http_ai_meters_t *meters,
 /* as far as it needs no division: see ngx_http_ai_limit_reset_time() */
 
 static ngx_inline void
-ngx_http_ai_meter_left(ngx_http_ai_meters_t *meters, ngx_uint_t m,
-    int64_t now, ngx_http_ai_limit_state_t *state)
+ngx_http_ai_rate_left(ngx_http_ai_rate_t *r, ngx_http_ai_limit_state_t *state)
 {
-    ngx_http_ai_rate_t  *r;
-
-    if (!ngx_http_ai_meter_is_rate(m) || meters->rates[m].limit <= 0) {
-        ngx_http_ai_meter_state(meters, m, now, state);
-        return;
-    }
-
-    r = &meters->rates[m];
-
     state->limit = r->limit;
     state->used = r->used;
     state->held = r->frac;
     state->remaining = ngx_http_ai_difference(r->burst, r->used);
     state->reset = -(int64_t) r->period;
+}
+
+
+static ngx_inline void
+ngx_http_ai_meter_left(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    int64_t now, ngx_http_ai_limit_state_t *state)
+{
+    if (!ngx_http_ai_meter_is_rate(m) || meters->rates[m].limit <= 0) {
+        ngx_http_ai_meter_state(meters, m, now, state);
+        return;
+    }
+
+    ngx_http_ai_rate_left(&meters->rates[m], state);
 }
 
 

@@ -7,9 +7,8 @@
 /*
  * Nearly all reservations and their ends are plain: the key is where it was
  * last, its limits are those that it has, there is enough, and no other hold
- * is in the chain.  All that will change is then known beforehand, so it is
- * kept for its undoing at once, and changed in one go.  What turns out not to
- * be plain is done by ngx_http_ai_limit_hold.c.
+ * is in the chain.  These are made in one pass over the meters.  What turns
+ * out not to be plain is undone, and done by ngx_http_ai_limit_hold.c.
  */
 
 
@@ -18,7 +17,7 @@
 #include "ngx_http_ai_limit_block.h"
 
 
-/* the meters are not looked at here */
+/* links and slots of a key, as far as holds change them */
 #define NGX_HTTP_AI_LIMIT_COUNT_SIZE                                          \
     (sizeof(ngx_http_ai_limit_link_t)                                         \
      - offsetof(ngx_http_ai_limit_link_t, nholds)                             \
@@ -26,9 +25,10 @@
 
 
 static ngx_int_t ngx_http_ai_limit_reserve_plain(
-    ngx_http_ai_limit_store_t *st, ngx_str_t *key, u_char *id, uint64_t owner,
-    int64_t now, int64_t deadline, ngx_http_ai_limit_t *limits,
-    ngx_uint_t mask, ngx_http_ai_amounts_t *amounts, ngx_http_ai_hold_t *hold);
+    ngx_http_ai_limit_store_t *st, ngx_str_t *key,
+    ngx_http_ai_limit_ask_t *ask, ngx_http_ai_limit_t *limits,
+    ngx_uint_t mask, ngx_http_ai_hold_t *hold,
+    ngx_http_ai_limit_state_t *states);
 static ngx_int_t ngx_http_ai_limit_settle_plain(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_limit_slot_t *h, uint32_t i, int64_t now,
     ngx_http_ai_amounts_t *actual);
@@ -96,41 +96,50 @@ ngx_http_ai_limit_clock(ngx_http_ai_limit_store_t *st, int64_t now)
 
 ngx_http_ai_limit_e
 ngx_http_ai_limit_reserve_of(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
-    u_char *id, uint64_t owner, int64_t now, int64_t deadline,
-    ngx_http_ai_limit_t *limits, ngx_uint_t mask,
-    ngx_http_ai_amounts_t *amounts, ngx_http_ai_hold_t *hold,
-    ngx_http_ai_limit_refusal_t *refusal)
+    ngx_http_ai_limit_ask_t *ask, ngx_http_ai_limit_t *limits,
+    ngx_uint_t mask, ngx_http_ai_hold_t *hold,
+    ngx_http_ai_limit_refusal_t *refusal, ngx_http_ai_limit_state_t *states)
 {
-    if (ngx_http_ai_limit_reserve_plain(st, key, id, owner, now, deadline,
-                                        limits, mask, amounts, hold)
+    ngx_http_ai_limit_e  rc;
+
+    if (ngx_http_ai_limit_reserve_plain(st, key, ask, limits, mask, hold,
+                                        states)
         == NGX_OK)
     {
         return NGX_HTTP_AI_LIMIT_OK;
     }
 
-    return ngx_http_ai_limit_reserve_any(st, key, id, owner, now, deadline,
-                                         limits, mask, amounts, hold,
-                                         refusal);
+    rc = ngx_http_ai_limit_reserve_any(st, key, ask, limits, mask, hold,
+                                       refusal);
+
+    if (hold->index) {
+        ngx_http_ai_limit_left(st, hold, ask->now,
+                               mask & ask->show & NGX_HTTP_AI_HOLD_METERS,
+                               states);
+    }
+
+    return rc;
 }
 
 
 static ngx_inline ngx_int_t
 ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
-    u_char *id, uint64_t owner, int64_t now, int64_t deadline,
-    ngx_http_ai_limit_t *limits, ngx_uint_t mask,
-    ngx_http_ai_amounts_t *amounts, ngx_http_ai_hold_t *hold)
+    ngx_http_ai_limit_ask_t *ask, ngx_http_ai_limit_t *limits,
+    ngx_uint_t mask, ngx_http_ai_hold_t *hold,
+    ngx_http_ai_limit_state_t *states)
 {
     u_char                    *to;
-    int64_t                    time, amount, left, seq;
+    int64_t                    time, now, amount, used, left, seq;
     uint32_t                   i, k, chain, serial, *head;
-    ngx_uint_t                 m, bits, bound, alone;
+    ngx_uint_t                 m, bits, bound, alone, show;
     ngx_http_ai_rate_t        *r;
     ngx_http_ai_slots_t       *slots;
-    ngx_http_ai_limit_t       *limit;
+    ngx_http_ai_amounts_t     *amounts;
     ngx_http_ai_calendar_t    *w;
     ngx_http_ai_limit_key_t   *kp;
     ngx_http_ai_limit_slot_t  *h;
 
+    now = ask->now;
     k = hold->key;
     i = st->head.hfree;
 
@@ -142,7 +151,7 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     h = ngx_http_ai_limit_slot(st, i);
     serial = h->place.serial + 1;
 
-    chain = ngx_http_ai_limit_chain(st, id);
+    chain = ngx_http_ai_limit_chain(st, ask->id);
     head = ngx_http_ai_limit_hchain(st, chain);
 
     if (*head || (serial & 0xffff) == 0
@@ -154,6 +163,8 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     bound = mask & NGX_HTTP_AI_LIMIT_BOUND;
     mask &= NGX_HTTP_AI_HOLD_METERS;
 
+    show = mask & ask->show;
+    amounts = ask->amounts;
     slots = &kp->meters.slots;
 
     to = st->undo;
@@ -164,41 +175,6 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     to = ngx_http_ai_limit_note(st, to, &h->place,
                                 sizeof(ngx_http_ai_limit_place_t));
     to = ngx_http_ai_limit_note(st, to, head, sizeof(uint32_t));
-
-    for (m = 0, bits = mask & NGX_HTTP_AI_LIMIT_RATE_BITS;
-         bits;
-         m++, bits >>= 1)
-    {
-        if (!(bits & 1)) {
-            continue;
-        }
-
-        r = &kp->meters.rates[m];
-        limit = &limits[m];
-
-        if (r->limit <= 0 || !ngx_http_ai_rate_same(r, limit)) {
-            return NGX_DECLINED;
-        }
-
-        to = ngx_http_ai_limit_note_rate(st, to, r);
-    }
-
-    for (m = NGX_HTTP_AI_METER_Q_REQUESTS, bits = mask >> m;
-         bits;
-         m++, bits >>= 1)
-    {
-        if (!(bits & 1)) {
-            continue;
-        }
-
-        w = ngx_http_ai_meter_window(&kp->meters, m);
-
-        if (!ngx_http_ai_calendar_same(w, &limits[m])) {
-            return NGX_DECLINED;
-        }
-
-        to = ngx_http_ai_limit_note(st, to, &w->held, sizeof(int64_t));
-    }
 
     time = ngx_http_ai_limit_clock(st, now);
 
@@ -218,32 +194,60 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 
         r = &kp->meters.rates[m];
 
+        if (r->limit <= 0 || !ngx_http_ai_rate_same(r, &limits[m])) {
+            goto other;
+        }
+
+        to = ngx_http_ai_limit_note_rate(st, to, r);
+        ngx_http_ai_limit_arm(st, to);
+
         ngx_http_ai_rate_pass(r, time);
 
-        amount = ngx_http_ai_amount(amounts->v[m]);
-        left = r->burst - r->used;
+        amount = amounts->v[m];
+        used = r->used;
+        left = r->burst - used;
 
-        if (amount > left
+        if (amount < 0 || amount > left || r->held > NGX_HTTP_AI_LIMIT_MAX
             || (bound && m != NGX_HTTP_AI_METER_REQUESTS
                 && amount > left / NGX_HTTP_AI_LIMIT_AMPLE))
         {
             goto other;
         }
 
-        ngx_http_ai_rate_hold(r, amount, seq, alone);
+        if (alone) {
+            r->nlows = 0;
+            r->base = seq;
+
+        } else if (amount) {
+            ngx_http_ai_rate_note(r, seq);
+        }
+
+        used += amount;
+
+        r->used = used;
+        r->held += amount;
         h->amounts.v[m] = amount;
+
+        if (show & (ngx_uint_t) 1 << m) {
+            states[m].limit = r->limit;
+            states[m].used = used;
+            states[m].held = r->frac;
+            states[m].remaining = left - amount;
+            states[m].reset = -(int64_t) r->period;
+        }
     }
 
     m = NGX_HTTP_AI_METER_CONCURRENT;
 
     if (mask & (ngx_uint_t) 1 << m) {
-        slots->limit = ngx_http_ai_amount(limits[m].limit);
-        amount = ngx_http_ai_amount(amounts->v[m]);
+        amount = amounts->v[m];
+        left = limits[m].limit - slots->held;
 
-        if (amount > slots->limit - slots->held) {
+        if (amount < 0 || amount > left || left > NGX_HTTP_AI_LIMIT_MAX) {
             goto other;
         }
 
+        slots->limit = limits[m].limit;
         slots->held += amount;
         h->amounts.v[m] = amount;
     }
@@ -255,11 +259,18 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         }
 
         w = ngx_http_ai_meter_window(&kp->meters, m);
-        amount = ngx_http_ai_amount(amounts->v[m]);
 
-        if (amount > w->limit - w->used - w->held) {
+        amount = amounts->v[m];
+        left = w->limit - w->used - w->held;
+
+        if (amount < 0 || amount > left
+            || !ngx_http_ai_calendar_same(w, &limits[m]))
+        {
             goto other;
         }
+
+        to = ngx_http_ai_limit_note(st, to, &w->held, sizeof(int64_t));
+        ngx_http_ai_limit_arm(st, to);
 
         w->held += amount;
         h->amounts.v[m] = amount;
@@ -269,9 +280,9 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 
     h->key = k;
     h->chain = chain;
-    ngx_memcpy(h->id, id, 16);
-    h->owner = owner;
-    h->deadline = deadline - st->jumped;
+    ngx_memcpy(h->id, ask->id, 16);
+    h->owner = ask->owner;
+    h->deadline = ask->deadline - st->jumped;
     h->seq = seq;
     h->input = ngx_http_ai_limit_input(amounts);
 
@@ -292,6 +303,12 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     hold->cut = 0;
 
     ngx_http_ai_limit_commit(st);
+
+    show &= ~NGX_HTTP_AI_LIMIT_RATE_BITS;
+
+    if (show) {
+        ngx_http_ai_limit_left(st, hold, now, show, states);
+    }
 
     return NGX_OK;
 
@@ -365,32 +382,6 @@ ngx_http_ai_limit_settle_plain(ngx_http_ai_limit_store_t *st,
                                 sizeof(ngx_http_ai_limit_place_t));
     to = ngx_http_ai_limit_note(st, to, head, sizeof(uint32_t));
 
-    for (m = 0, bits = mask & NGX_HTTP_AI_LIMIT_RATE_BITS;
-         bits;
-         m++, bits >>= 1)
-    {
-        if (bits & 1) {
-            to = ngx_http_ai_limit_note_rate(st, to, &k->meters.rates[m]);
-        }
-    }
-
-    for (m = NGX_HTTP_AI_METER_Q_REQUESTS, bits = mask >> m;
-         bits;
-         m++, bits >>= 1)
-    {
-        if (!(bits & 1)) {
-            continue;
-        }
-
-        w = ngx_http_ai_meter_window(&k->meters, m);
-
-        if (now >= w->end) {
-            return NGX_DECLINED;
-        }
-
-        to = ngx_http_ai_limit_note(st, to, &w->used, 2 * sizeof(int64_t));
-    }
-
     time = ngx_http_ai_limit_clock(st, now);
 
     ngx_http_ai_limit_arm(st, to);
@@ -409,21 +400,28 @@ ngx_http_ai_limit_settle_plain(ngx_http_ai_limit_store_t *st,
         r = &k->meters.rates[m];
         amount = h->amounts.v[m];
 
+        to = ngx_http_ai_limit_note_rate(st, to, r);
+        ngx_http_ai_limit_arm(st, to);
+
         ngx_http_ai_rate_pass(r, time);
 
         r->held = ngx_http_ai_difference(r->held, amount);
 
-        if (m == NGX_HTTP_AI_METER_REQUESTS && actual->v[m] > 0) {
+        lack = amount - ngx_http_ai_amount(actual->v[m]);
+
+        if (m == NGX_HTTP_AI_METER_REQUESTS && lack != amount) {
             continue;
         }
 
-        lack = amount - ngx_http_ai_amount(actual->v[m]);
+        if (lack <= 0) {
+            ngx_http_ai_rate_charge(r, -lack, seq);
 
-        if (lack > 0) {
+        } else if (r->nlows || lack < r->used) {
             ngx_http_ai_rate_refund(r, lack, h->seq);
 
-        } else {
-            ngx_http_ai_rate_charge(r, -lack, seq);
+        } else if (h->seq >= r->base) {
+            r->used = 0;
+            r->frac = 0;
         }
     }
 
@@ -440,6 +438,14 @@ ngx_http_ai_limit_settle_plain(ngx_http_ai_limit_store_t *st,
         }
 
         w = ngx_http_ai_meter_window(&k->meters, m);
+
+        if (now >= w->end) {
+            ngx_http_ai_limit_undo(st);
+            return NGX_DECLINED;
+        }
+
+        to = ngx_http_ai_limit_note(st, to, &w->used, 2 * sizeof(int64_t));
+        ngx_http_ai_limit_arm(st, to);
 
         w->held = ngx_http_ai_difference(w->held, h->amounts.v[m]);
         w->used = ngx_http_ai_sum(w->used, ngx_http_ai_amount(actual->v[m]));

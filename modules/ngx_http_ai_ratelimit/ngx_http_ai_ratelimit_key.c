@@ -86,6 +86,12 @@ ngx_http_ai_zone_key(ngx_conf_t *cf, ngx_http_ai_limit_zone_t *zone)
 
     zone->nparts = n;
 
+    if (n == 1 && zone->parts[0].index == NGX_ERROR
+        && zone->key_text.len <= NGX_HTTP_AI_LIMIT_KEY_MAX)
+    {
+        zone->constant = zone->key_text;
+    }
+
     return NGX_OK;
 }
 
@@ -94,6 +100,11 @@ ngx_int_t
 ngx_http_ai_limit_key(ngx_http_request_t *r, ngx_http_ai_limit_zone_t *zone,
     ngx_str_t *key)
 {
+    if (zone->constant.len) {
+        *key = zone->constant;
+        return NGX_OK;
+    }
+
     if (zone->nparts) {
 
         if (ngx_http_ai_key_join(r, zone, key) != NGX_OK) {
@@ -203,6 +214,10 @@ uint32_t *
 ngx_http_ai_key_guess(ngx_http_ai_limit_zone_t *zone, ngx_str_t *key)
 {
     uint64_t  a, b;
+
+    if (zone->constant.len) {
+        return zone->guesses;
+    }
 
     a = 0;
     b = 0;

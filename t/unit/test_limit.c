@@ -671,10 +671,11 @@ test_slots(void)
 static void
 test_bound(void)
 {
-    u_char                 id[16];
-    ngx_str_t              s;
-    ngx_uint_t             mask;
-    ngx_http_ai_amounts_t  a;
+    u_char                   id[16];
+    ngx_str_t                s;
+    ngx_uint_t               mask;
+    ngx_http_ai_amounts_t    a;
+    ngx_http_ai_limit_ask_t  ask;
 
     fresh();
     rate(M(REQUESTS), 2, 60000, 0);
@@ -687,10 +688,17 @@ test_bound(void)
     mask = 1 << M(REQUESTS) | 1 << M(TOKENS) | NGX_HTTP_AI_LIMIT_BOUND;
     ngx_str_set(&s, "a");
 
+    ask.id = id;
+    ask.owner = 1;
+    ask.now = T0;
+    ask.deadline = T0 + 30000;
+    ask.amounts = &a;
+    ask.show = 0;
+
 #define bound(n)                                                              \
     (name(id, n), memset(&holds[n], 0, sizeof(holds[n])),                     \
-     ngx_http_ai_limit_reserve_of(st, &s, id, 1, T0, T0 + 30000, limits,      \
-                                  mask, &a, &holds[n], &refusal))
+     ngx_http_ai_limit_reserve_of(st, &s, &ask, limits, mask, &holds[n],      \
+                                  &refusal, NULL))
 
     is_int(bound(0), NGX_HTTP_AI_LIMIT_OK, "a bound: eight times are there");
     is_int(bound(1), NGX_HTTP_AI_LIMIT_SCARCE, "... too little is left");
@@ -1552,6 +1560,8 @@ test_plain(void)
     ngx_http_ai_limit_e           rc[2];
     ngx_http_ai_limit_key_t      *key0, *key1;
     ngx_http_ai_meters_t          meters[2];
+    ngx_http_ai_limit_ask_t       ask;
+    ngx_http_ai_limit_state_t     states[2][M(MAX)];
     ngx_http_ai_limit_store_t    *st2;
     ngx_http_ai_amounts_t         a[2];
     ngx_http_ai_limit_refusal_t   re[2];
@@ -1608,14 +1618,30 @@ test_plain(void)
             s.len = 2;
 
             memset(re, 0, sizeof(re));
-            rc[0] = ngx_http_ai_limit_reserve_of(st, &s, id, 1, now, now + 9,
-                                                 limits, mask, &a[0],
-                                                 &h[0][j], &re[0]);
-            rc[1] = ngx_http_ai_limit_reserve_any(st2, &s, id, 1, now,
-                                                  now + 9, limits, mask,
-                                                  &a[1], &h[1][j], &re[1]);
+            memset(states, 0, sizeof(states));
+
+            ask.id = id;
+            ask.owner = 1;
+            ask.now = now;
+            ask.deadline = now + 9;
+            ask.show = random() & 0xff;
+
+            ask.amounts = &a[0];
+            rc[0] = ngx_http_ai_limit_reserve_of(st, &s, &ask, limits, mask,
+                                                 &h[0][j], &re[0], states[0]);
+            ask.amounts = &a[1];
+            rc[1] = ngx_http_ai_limit_reserve_any(st2, &s, &ask, limits, mask,
+                                                  &h[1][j], &re[1]);
+
+            if (h[1][j].index) {
+                ngx_http_ai_limit_left(st2, &h[1][j], now,
+                                       mask & ask.show & 0xff, states[1]);
+            }
 
             bad += (memcmp(&h[0][j], &h[1][j], sizeof(h[0][j])) != 0
+                    || (h[0][j].index
+                        && memcmp(states[0], states[1], sizeof(states[0]))
+                           != 0)
                     || memcmp(&re[0], &re[1], sizeof(re[0])) != 0
                     || memcmp(&a[0], &a[1], sizeof(a[0])) != 0);
 
