@@ -5,10 +5,10 @@
 
 
 /*
- * Nearly all reservations and their ends are plain: the key is where it was
- * last, its limits are those that it has, there is enough, and no other hold
- * is in the chain.  These are made in one pass over the meters.  What turns
- * out not to be plain is undone, and done by ngx_http_ai_limit_hold.c.
+ * Nearly all reservations and their ends are plain: the key is known, its
+ * limits are those that it has, there is enough, and no other hold is in the
+ * chain.  These are made in one pass over the meters.  What turns out not to
+ * be plain is undone, and done by ngx_http_ai_limit_hold.c.
  */
 
 
@@ -143,7 +143,14 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     k = hold->key;
     i = st->head.hfree;
 
-    if (i == 0 || !ngx_http_ai_limit_is(st, k, key)) {
+    if (!ngx_http_ai_limit_is(st, k, key)) {
+        k = ngx_http_ai_limit_find(st, key,
+                                   ngx_http_ai_limit_hash(st->seed, key->data,
+                                                          key->len));
+        hold->key = k;
+    }
+
+    if (i == 0 || k == 0) {
         return NGX_DECLINED;
     }
 
@@ -154,9 +161,7 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     chain = ngx_http_ai_limit_chain(st, ask->id);
     head = ngx_http_ai_limit_hchain(st, chain);
 
-    if (*head || (serial & 0xffff) == 0
-        || ngx_http_ai_limit_stale(st, k, &kp->link, now))
-    {
+    if (*head || (serial & 0xffff) == 0) {
         return NGX_DECLINED;
     }
 
@@ -179,6 +184,11 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     time = ngx_http_ai_limit_clock(st, now);
 
     ngx_http_ai_limit_arm(st, to);
+
+    if (ngx_http_ai_limit_stale(st, k, &kp->link, now)) {
+        ngx_http_ai_limit_touch(st, k, now);
+        to = st->undo + st->nundo;
+    }
 
     alone = (kp->link.nholds == 0);
     kp->link.nholds++;
@@ -250,6 +260,10 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         slots->limit = limits[m].limit;
         slots->held += amount;
         h->amounts.v[m] = amount;
+
+        if (show & (ngx_uint_t) 1 << m) {
+            ngx_http_ai_meter_state(&kp->meters, m, now, &states[m]);
+        }
     }
 
     for (m++, bits = mask >> m; bits; m++, bits >>= 1) {
@@ -263,8 +277,8 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         amount = amounts->v[m];
         left = w->limit - w->used - w->held;
 
-        if (amount < 0 || amount > left
-            || !ngx_http_ai_calendar_same(w, &limits[m]))
+        if (amount < 0 || amount > left || now >= w->end
+            || w->used > w->most || !ngx_http_ai_calendar_same(w, &limits[m]))
         {
             goto other;
         }
@@ -274,6 +288,14 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 
         w->held += amount;
         h->amounts.v[m] = amount;
+
+        if (show & (ngx_uint_t) 1 << m) {
+            states[m].limit = w->limit;
+            states[m].used = w->used;
+            states[m].held = w->held;
+            states[m].remaining = left - amount;
+            states[m].reset = w->end - now;
+        }
     }
 
     /* the rest of a free slot is nobody's: nothing of it is kept */
@@ -303,12 +325,6 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     hold->cut = 0;
 
     ngx_http_ai_limit_commit(st);
-
-    show &= ~NGX_HTTP_AI_LIMIT_RATE_BITS;
-
-    if (show) {
-        ngx_http_ai_limit_left(st, hold, now, show, states);
-    }
 
     return NGX_OK;
 

@@ -400,8 +400,8 @@ uint32_t *ngx_http_ai_key_guess(ngx_http_ai_limit_zone_t *zone,
 /* ngx_http_ai_ratelimit_limits.c: the limits of a request in a zone */
 
 /*
- * NGX_OK; NGX_DECLINED: none of this zone is for the request; NGX_ERROR: an
- * amount is no amount.
+ * Where they may be other than those of the zone; without meters: none is for
+ * the request.  NGX_ERROR: an amount is no amount.
  */
 ngx_int_t ngx_http_ai_ticket_limits(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t);
@@ -438,6 +438,21 @@ void ngx_http_ai_limit_release(ngx_http_ai_limited_t *l, ngx_uint_t show);
  * of more output of a request that was counted before */
 void ngx_http_ai_limit_amounts(ngx_http_ai_ctx_t *ctx, int64_t input,
     int64_t output, ngx_http_ai_amounts_t *amounts);
+
+
+/* ... but for money */
+
+static ngx_inline void
+ngx_http_ai_limit_tokens(int64_t input, int64_t output,
+    ngx_http_ai_amounts_t *amounts)
+{
+    ngx_memzero(amounts, sizeof(ngx_http_ai_amounts_t));
+
+    amounts->v[NGX_HTTP_AI_METER_TOKENS] = input + output;
+    amounts->v[NGX_HTTP_AI_METER_INPUT] = input;
+    amounts->v[NGX_HTTP_AI_METER_OUTPUT] = output;
+    amounts->v[NGX_HTTP_AI_METER_Q_TOKENS] = input + output;
+}
 
 
 /* ngx_http_ai_ratelimit_estimate.c */

@@ -100,11 +100,6 @@ ngx_int_t
 ngx_http_ai_limit_key(ngx_http_request_t *r, ngx_http_ai_limit_zone_t *zone,
     ngx_str_t *key)
 {
-    if (zone->constant.len) {
-        *key = zone->constant;
-        return NGX_OK;
-    }
-
     if (zone->nparts) {
 
         if (ngx_http_ai_key_join(r, zone, key) != NGX_OK) {
@@ -214,10 +209,6 @@ uint32_t *
 ngx_http_ai_key_guess(ngx_http_ai_limit_zone_t *zone, ngx_str_t *key)
 {
     uint64_t  a, b;
-
-    if (zone->constant.len) {
-        return zone->guesses;
-    }
 
     a = 0;
     b = 0;

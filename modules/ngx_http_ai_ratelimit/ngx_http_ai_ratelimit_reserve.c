@@ -191,32 +191,48 @@ static ngx_int_t
 ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_http_ai_ratelimit_loc_conf_t *rlcf)
 {
-    size_t                      size;
-    ngx_int_t                   rc;
-    ngx_str_t                   key;
-    ngx_uint_t                  i;
-    ngx_http_ai_ticket_t       *t;
-    ngx_http_ai_limit_use_t    *use;
-    ngx_http_ai_limit_state_t  *states;
+    size_t                              size;
+    ngx_int_t                           rc;
+    ngx_str_t                           key;
+    ngx_uint_t                          i, own;
+    ngx_http_ai_ticket_t               *t;
+    ngx_http_ai_limit_use_t            *use;
+    ngx_http_ai_limit_zone_t           *zone;
+    ngx_http_ai_principal_t            *principal;
+    ngx_http_ai_limit_state_t          *states;
+    ngx_http_ai_ratelimit_main_conf_t  *rmcf;
+
+    rmcf = ngx_http_get_module_main_conf(r, ngx_http_ai_ratelimit_module);
 
     use = rlcf->uses->elts;
     states = NULL;
+    principal = l->ctx->principal;
+
+    /* may limits be other than those of the zone? */
+
+    own = (rmcf->switch_data
+           || (principal && (principal->limits.len || principal->quotas.len)));
 
     for (i = 0; i < rlcf->uses->nelts; i++) {
 
-        rc = ngx_http_ai_limit_key(r, use[i].zone, &key);
+        zone = use[i].zone;
 
-        if (rc == NGX_DECLINED) {
-            continue;
-        }
+        if (zone->constant.len) {
+            key = zone->constant;
 
-        if (rc != NGX_OK) {
-            return NGX_ERROR;
+        } else {
+            rc = ngx_http_ai_limit_key(r, zone, &key);
+
+            if (rc == NGX_DECLINED) {
+                continue;
+            }
+
+            if (rc != NGX_OK) {
+                return NGX_ERROR;
+            }
         }
 
         if (l->tickets == NULL) {
-            /* not zeroed: what is read of it is set below, or when taken */
-
             size = rlcf->uses->nelts * sizeof(ngx_http_ai_ticket_t);
 
             l->tickets = ngx_palloc(r->pool, size
@@ -232,39 +248,47 @@ ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
         t = &l->tickets[l->n];
 
-        t->zone = use[i].zone;
+        /* the rest is set when it is taken */
+
+        t->zone = zone;
         t->key = key;
-        t->overrun = use[i].overrun;
+        t->limits = zone->limits;
+        t->units = zone->units;
+        t->meters = zone->given;
+        t->zeros = zone->zeros;
         t->states = states;
-        t->cut = NULL;
+        t->overrun = use[i].overrun;
         t->output = 0;
-        t->taken = 0;
-        t->dry = (rlcf->dry & ((use[i].kind == NGX_HTTP_AI_ZONE_LIMIT)
-                               ? NGX_HTTP_AI_DRY_LIMIT
-                               : NGX_HTTP_AI_DRY_QUOTA))
-                 != 0;
-        t->shown = 0;
-        t->passed = 0;
-        t->bound = 0;
+        t->cut = NULL;
         t->waiter = NULL;
         t->pending = NULL;
         t->step = NGX_HTTP_AI_LIMIT_TOPUP;
         t->hold.key = 0;
+        t->passed = 0;
+        t->taken = 0;
+        t->shown = 0;
+        t->bound = 0;
+        t->dry = (rlcf->dry & ((zone->kind == NGX_HTTP_AI_ZONE_LIMIT)
+                               ? NGX_HTTP_AI_DRY_LIMIT
+                               : NGX_HTTP_AI_DRY_QUOTA))
+                 != 0;
 
-        rc = ngx_http_ai_ticket_limits(r, l, t);
-
-        if (rc == NGX_ERROR) {
+        if ((own || zone->variable)
+            && ngx_http_ai_ticket_limits(r, l, t) != NGX_OK)
+        {
             return NGX_ERROR;
         }
 
-        if (rc == NGX_OK) {
-            l->n++;
-            l->meters |= t->meters;
-            l->shared |= (t->zone->redis != NULL);
-            l->capped |= (t->overrun == NGX_HTTP_AI_OVERRUN_CUT);
-
-            states += ngx_http_ai_kind_meters(use[i].kind);
+        if (t->meters == 0) {
+            continue;
         }
+
+        l->n++;
+        l->meters |= t->meters;
+        l->shared |= (zone->redis != NULL);
+        l->capped |= (t->overrun == NGX_HTTP_AI_OVERRUN_CUT);
+
+        states += ngx_http_ai_kind_meters(zone->kind);
     }
 
     return NGX_OK;
@@ -338,7 +362,12 @@ ngx_http_ai_limit_count(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
 static void
 ngx_http_ai_limit_sum(ngx_http_ai_limited_t *l)
 {
-    ngx_http_ai_limit_amounts(l->ctx, l->input, l->output, &l->amounts);
+    if (l->meters & ngx_http_ai_meter_bit(Q_MONEY)) {
+        ngx_http_ai_limit_amounts(l->ctx, l->input, l->output, &l->amounts);
+
+    } else {
+        ngx_http_ai_limit_tokens(l->input, l->output, &l->amounts);
+    }
 
     l->amounts.v[NGX_HTTP_AI_METER_REQUESTS] = 1;
     l->amounts.v[NGX_HTTP_AI_METER_CONCURRENT] = 1;
@@ -353,15 +382,10 @@ ngx_http_ai_limit_amounts(ngx_http_ai_ctx_t *ctx, int64_t input,
     int64_t     cost;
     ngx_uint_t  more;
 
-    ngx_memzero(amounts, sizeof(ngx_http_ai_amounts_t));
-
     more = (input == NGX_HTTP_AI_LIMIT_MORE);
     input = ngx_max(input, 0);
 
-    amounts->v[NGX_HTTP_AI_METER_TOKENS] = input + output;
-    amounts->v[NGX_HTTP_AI_METER_INPUT] = input;
-    amounts->v[NGX_HTTP_AI_METER_OUTPUT] = output;
-    amounts->v[NGX_HTTP_AI_METER_Q_TOKENS] = input + output;
+    ngx_http_ai_limit_tokens(input, output, amounts);
 
     if (ctx->price == NULL) {
         return;
@@ -450,7 +474,9 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     t->bound = l->bound;
     t->held = l->amounts;
 
-    ngx_http_ai_ticket_windows(t, ask->now);
+    if (zone->kind != NGX_HTTP_AI_ZONE_LIMIT) {
+        ngx_http_ai_ticket_windows(t, ask->now);
+    }
 
     if (zone->sh->nraises && ngx_http_ai_ticket_own(r->pool, t) != NGX_OK) {
         return NGX_ERROR;
@@ -474,7 +500,8 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         goto shared;
     }
 
-    guess = ngx_http_ai_key_guess(zone, &t->key);
+    guess = zone->constant.len ? zone->guesses
+                               : ngx_http_ai_key_guess(zone, &t->key);
 
     t->hold.key = *guess;
     ask->amounts = &t->held;
