@@ -172,15 +172,29 @@ my @gw = (node(), node());
 $gw[0]->wait_for(sub { $_[0] || 1; $gw[0]->client->get('/redis')->{body}
                        eq 'up' });
 
-# sums are exact, whoever asks: either node is asked for more than there is, so
-# that none keeps what it was granted and did not need
+# Sums are exact, whoever asks.  What a node was granted when its clients had
+# already gone is there for others a little later.
+
+sub rest {
+    my ($where, $who, $n, $most) = @_;
+
+    for (1 .. 150) {
+        last if $n >= $most;
+        $n += grep { ask($_, $where, $who)->{status} == 200 } @gw;
+        sleep 0.1;
+    }
+
+    return $n;
+}
 
 my ($n) = load(\@gw, 'req', 'a', 8, 30);
-is($n->{200}, 200, 'requests of a rate: all of them and no more');
+cmp_ok($n->{200}, '<=', 200, 'requests of a rate: no more');
+is(rest('req', 'a', $n->{200}, 200), 200, 'requests of a rate: all of them');
 is($n->{200} + $n->{429}, 480, 'requests of a rate: the others are refused');
 
 ($n) = load(\@gw, 'day', 'a', 8, 40);
-is($n->{200}, 300, 'requests of a quota: all of them and no more');
+cmp_ok($n->{200}, '<=', 300, 'requests of a quota: no more');
+is(rest('day', 'a', $n->{200}, 300), 300, 'requests of a quota: all of them');
 is($n->{200} + $n->{429}, 640, 'requests of a quota: others are refused');
 
 ($n) = load(\@gw, 'qtok', 'a', 4, 40, model => 'm');

@@ -38,6 +38,14 @@
 #define NGX_HTTP_AI_HOLD_LIVE      1
 #define NGX_HTTP_AI_HOLD_TOMB      2
 
+/* with the meters in the mask of a hold */
+#define NGX_HTTP_AI_HOLD_METERS    0x00ff
+#define NGX_HTTP_AI_HOLD_TOPPED    0x0100
+
+/* bits of the meters that are rates */
+#define NGX_HTTP_AI_LIMIT_RATE_BITS                                           \
+    (((ngx_uint_t) 1 << NGX_HTTP_AI_LIMIT_RATES) - 1)
+
 
 #if defined __GNUC__ || defined __clang__
 #define ngx_http_ai_limit_barrier()  __asm__ volatile ("" ::: "memory")
@@ -50,14 +58,20 @@ typedef struct {
     uint32_t                   next;      /* in its chain, or of free ones */
     uint32_t                   newer;
     uint32_t                   older;
+    uint32_t                   moved;     /* ms: when it became the newest */
     uint32_t                   hash;
     uint32_t                   serial;    /* changes when use is forgotten */
     uint32_t                   used;      /* the slot is */
     uint32_t                   len;
-    uint32_t                   nholds;    /* a hold changes what follows */
+    uint64_t                   nholds;    /* a hold changes what follows */
     int64_t                    seq;
 } ngx_http_ai_limit_link_t;
 
+
+/*
+ * Of cache lines: one has the links and the slots, each rate that is used has
+ * one, each window, and the key's bytes.
+ */
 
 typedef struct {
     ngx_http_ai_limit_link_t   link;
@@ -67,40 +81,47 @@ typedef struct {
 
 
 typedef struct {
-    uint32_t                   state;
+    uint16_t                   state;
+    uint16_t                   mask;      /* meters that had a limit */
     uint32_t                   serial;
     uint32_t                   next;      /* live: in the chain of its id; */
     uint32_t                   prev;      /* tombstones: by age; or free */
 } ngx_http_ai_limit_place_t;
 
 
+/* three cache lines; the last one is for money and for what was topped up */
+
 typedef struct {
     ngx_http_ai_limit_place_t  place;
     uint32_t                   key;
-    uint32_t                   key_serial;  /* when it was charged */
-    uint32_t                   chain;
-    uint32_t                   mask;      /* meters that had a limit */
+    uint32_t                   chain;     /* tombstones: serial of the key */
     u_char                     id[16];
     uint64_t                   owner;
-    int64_t                    deadline;  /* tombstones: of the charge, */
-    int64_t                    now;       /* by the wall clock */
+    int64_t                    deadline;  /* tombstones: of the charge */
     int64_t                    seq;
-    int64_t                    input;
+
+    int64_t                    input;     /* tombstones: of the charge, by the
+                                             wall clock */
+    ngx_http_ai_amounts_t      amounts;   /* of the meters of the mask */
+
+    /* if the mask has TOPPED */
     int64_t                    last_seq;
     int64_t                    last[NGX_HTTP_AI_LIMIT_RATES];
-    ngx_http_ai_amounts_t      amounts;
 
-    /* written without the lock, with the serial in the upper 16 bits */
+    /*
+     * Written without the lock, with the serial in the upper 16 bits; zeroed
+     * whenever these are 0, so that they are never those of another hold.
+     */
     uint64_t                   output;
     uint64_t                   money;
 } ngx_http_ai_limit_slot_t;
 
 
 typedef struct {
-    uint32_t                   kfree;
-    uint32_t                   ktop;
     uint32_t                   newest;
     uint32_t                   oldest;
+    uint32_t                   kfree;
+    uint32_t                   ktop;
 
     /* what holds change, up to the first numbers of the statistics */
     uint32_t                   hfree;
@@ -129,6 +150,10 @@ struct ngx_http_ai_limit_store_s {
     uint64_t                   holds;
     uint64_t                   seed[2];
 
+    /* what follows is written, most of it in two cache lines */
+    uint64_t                   pad[5];
+    uint64_t                   nundo;
+
     /*
      * Rates have a clock of their own that only goes forward: the wall clock
      * plus "shift".  "behind": since when it has been behind.
@@ -143,9 +168,16 @@ struct ngx_http_ai_limit_store_s {
 
     ngx_http_ai_limit_head_t   head;
 
-    uint64_t                   nundo;
     u_char                     undo[NGX_HTTP_AI_LIMIT_UNDO];
 };
+
+
+#define NGX_HTTP_AI_LIMIT_HOLDS_SIZE                                          \
+    (offsetof(ngx_http_ai_limit_head_t, stats.expired)                        \
+     - offsetof(ngx_http_ai_limit_head_t, hfree))
+
+#define NGX_HTTP_AI_LIMIT_LOWS_SIZE                                           \
+    (2 * NGX_HTTP_AI_LIMIT_LOWS * sizeof(int64_t))
 
 
 static ngx_inline uint32_t *
@@ -223,9 +255,7 @@ ngx_http_ai_limit_commit(ngx_http_ai_limit_store_t *st)
 static ngx_inline void
 ngx_http_ai_limit_keep_holds(ngx_http_ai_limit_store_t *st)
 {
-    ngx_http_ai_limit_keep(st, &st->head.hfree,
-                           offsetof(ngx_http_ai_limit_head_t, stats.expired)
-                           - offsetof(ngx_http_ai_limit_head_t, hfree));
+    ngx_http_ai_limit_keep(st, &st->head.hfree, NGX_HTTP_AI_LIMIT_HOLDS_SIZE);
 }
 
 
@@ -239,17 +269,16 @@ ngx_http_ai_limit_keep_count(ngx_http_ai_limit_store_t *st,
 }
 
 
-/* what changes with the use of a rate, and what with its limit */
+/* what changes with the use of a rate, and with it what does with its limit */
 
 static ngx_inline void
 ngx_http_ai_limit_keep_rate(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_rate_t *r)
 {
-    if (r->nlows) {
-        ngx_http_ai_limit_keep(st, r, offsetof(ngx_http_ai_rate_t, limit));
+    ngx_http_ai_limit_keep(st, r, offsetof(ngx_http_ai_rate_t, limit));
 
-    } else {
-        ngx_http_ai_limit_keep(st, r, offsetof(ngx_http_ai_rate_t, seq));
+    if (r->nlows) {
+        ngx_http_ai_limit_keep(st, &r->seq, NGX_HTTP_AI_LIMIT_LOWS_SIZE);
     }
 }
 
@@ -258,9 +287,7 @@ static ngx_inline void
 ngx_http_ai_limit_keep_given(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_rate_t *r)
 {
-    ngx_http_ai_limit_keep(st, &r->limit, sizeof(ngx_http_ai_rate_t)
-                                          - offsetof(ngx_http_ai_rate_t,
-                                                     limit));
+    ngx_http_ai_limit_keep(st, &r->limit, 2 * sizeof(int64_t));
 }
 
 
@@ -283,6 +310,46 @@ ngx_http_ai_limit_keep_meter(ngx_http_ai_limit_store_t *st,
 }
 
 
+/*
+ * Ids are made by the gateway.  They are often counted, and the chains of
+ * neighbours are in one cache line.
+ */
+
+static ngx_inline uint32_t
+ngx_http_ai_limit_chain(ngx_http_ai_limit_store_t *st, u_char *id)
+{
+    uint64_t  n[2], h;
+
+    ngx_memcpy(n, id, 16);
+
+    h = (n[0] ^ st->seed[0]) + (n[1] >> 4);
+    h *= 0x9e3779b97f4a7c15;
+
+    return ((uint32_t) (h >> 32) & ~(uint32_t) 15) | (n[1] & 15);
+}
+
+
+/* the input of a reservation, also where no meter counts it */
+
+static ngx_inline int64_t
+ngx_http_ai_limit_input(ngx_http_ai_amounts_t *amounts)
+{
+    int64_t  input, tokens, output;
+
+    input = ngx_http_ai_amount(amounts->v[NGX_HTTP_AI_METER_INPUT]);
+
+    if (input) {
+        return input;
+    }
+
+    tokens = ngx_max(amounts->v[NGX_HTTP_AI_METER_TOKENS],
+                     amounts->v[NGX_HTTP_AI_METER_Q_TOKENS]);
+    output = ngx_http_ai_amount(amounts->v[NGX_HTTP_AI_METER_OUTPUT]);
+
+    return ngx_http_ai_amount(ngx_http_ai_amount(tokens) - output);
+}
+
+
 /* is the key there? */
 
 static ngx_inline ngx_uint_t
@@ -301,6 +368,9 @@ ngx_http_ai_limit_is(ngx_http_ai_limit_store_t *st, uint32_t i, ngx_str_t *key)
 }
 
 
+/* puts back what was kept */
+void ngx_http_ai_limit_undo(ngx_http_ai_limit_store_t *st);
+
 uint64_t ngx_http_ai_limit_hash(uint64_t *seed, u_char *p, size_t len);
 
 /* the clock of rates; peeked: "now" changes nothing */
@@ -312,8 +382,29 @@ uint32_t ngx_http_ai_limit_find(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     uint32_t hash);
 ngx_int_t ngx_http_ai_limit_room(ngx_http_ai_limit_store_t *st, int64_t now);
 uint32_t ngx_http_ai_limit_add(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
-    uint32_t hash, ngx_http_ai_meters_t *meters);
-void ngx_http_ai_limit_touch(ngx_http_ai_limit_store_t *st, uint32_t i);
+    uint32_t hash, ngx_http_ai_meters_t *meters, int64_t now);
+void ngx_http_ai_limit_touch(ngx_http_ai_limit_store_t *st, uint32_t i,
+    int64_t now);
+
+/* whatever the case; those of ngx_http_ai_limit_store.h try the usual one */
+ngx_http_ai_limit_e ngx_http_ai_limit_reserve_any(
+    ngx_http_ai_limit_store_t *st, ngx_str_t *key,
+    ngx_http_ai_limit_ask_t *ask, ngx_http_ai_limit_t *limits,
+    ngx_uint_t mask, ngx_http_ai_hold_t *hold,
+    ngx_http_ai_limit_refusal_t *refusal);
+ngx_http_ai_limit_e ngx_http_ai_limit_settle_any(
+    ngx_http_ai_limit_store_t *st, uint32_t i, int64_t now,
+    ngx_http_ai_amounts_t *actual);
+
+
+/* does the order of use, to the second, want the key elsewhere? */
+
+static ngx_inline ngx_uint_t
+ngx_http_ai_limit_stale(ngx_http_ai_limit_store_t *st, uint32_t i,
+    ngx_http_ai_limit_link_t *link, int64_t now)
+{
+    return st->head.newest != i && (uint32_t) now - link->moved >= 1000;
+}
 
 
 #endif /* _NGX_HTTP_AI_LIMIT_BLOCK_H_INCLUDED_ */

@@ -218,7 +218,10 @@ ngx_http_ai_limit_check_holds(ngx_http_ai_limit_store_t *st, uint64_t *sums)
         }
 
         for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-            sums[0] -= h->amounts.v[m] * ngx_http_ai_limit_weight(h->key, m);
+            if (h->place.mask & 1 << m) {
+                sums[0] -= h->amounts.v[m]
+                           * ngx_http_ai_limit_weight(h->key, m);
+            }
         }
 
         sums[1] -= ngx_http_ai_limit_weight(h->key, m);

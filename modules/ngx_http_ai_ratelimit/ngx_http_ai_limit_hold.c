@@ -18,10 +18,6 @@
 
 #define NGX_HTTP_AI_LIMIT_TOMBS  1024
 
-/* bits of the meters that are rates */
-#define NGX_HTTP_AI_LIMIT_RATE_BITS                                           \
-    (((ngx_uint_t) 1 << NGX_HTTP_AI_LIMIT_RATES) - 1)
-
 #define NGX_HTTP_AI_LIMIT_SEEN   (((uint64_t) 1 << 48) - 1)
 
 
@@ -37,8 +33,6 @@ static ngx_int_t ngx_http_ai_limit_allowed(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_meters_t *meters, ngx_http_ai_limit_t *limits,
     ngx_http_ai_amounts_t *amounts, ngx_uint_t whole, int64_t now,
     ngx_http_ai_limit_refusal_t *refusal);
-static uint32_t ngx_http_ai_limit_chain(ngx_http_ai_limit_store_t *st,
-    u_char *id);
 static uint32_t ngx_http_ai_limit_running(ngx_http_ai_limit_store_t *st,
     uint32_t key, u_char *id, uint32_t hash);
 static ngx_int_t ngx_http_ai_limit_space(ngx_http_ai_limit_store_t *st);
@@ -68,8 +62,15 @@ ngx_http_ai_limit_taken(ngx_http_ai_limit_slot_t *h, ngx_uint_t m,
 {
     taken->amount = h->amounts.v[m];
     taken->seq = h->seq;
-    taken->last = ngx_http_ai_meter_is_rate(m) ? h->last[m] : 0;
-    taken->last_seq = h->last_seq;
+    taken->last = 0;
+    taken->last_seq = 0;
+
+    if (ngx_http_ai_meter_is_rate(m)
+        && (h->place.mask & NGX_HTTP_AI_HOLD_TOPPED))
+    {
+        taken->last = h->last[m];
+        taken->last_seq = h->last_seq;
+    }
 }
 
 
@@ -79,7 +80,8 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     ngx_http_ai_limit_t *limits, ngx_http_ai_amounts_t *amounts,
     ngx_http_ai_hold_t *hold, ngx_http_ai_limit_refusal_t *refusal)
 {
-    ngx_uint_t  m, mask;
+    ngx_uint_t               m, mask;
+    ngx_http_ai_limit_ask_t  ask;
 
     mask = 0;
 
@@ -87,26 +89,35 @@ ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         mask |= (ngx_uint_t) (limits[m].limit >= 0) << m;
     }
 
-    return ngx_http_ai_limit_reserve_of(st, key, id, owner, now, deadline,
-                                        limits, mask, amounts, hold, refusal);
+    ask.id = id;
+    ask.owner = owner;
+    ask.now = now;
+    ask.deadline = deadline;
+    ask.amounts = amounts;
+    ask.show = 0;
+
+    return ngx_http_ai_limit_reserve_of(st, key, &ask, limits, mask, hold,
+                                        refusal, NULL);
 }
 
 
 ngx_http_ai_limit_e
-ngx_http_ai_limit_reserve_of(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
-    u_char *id, uint64_t owner, int64_t now, int64_t deadline,
-    ngx_http_ai_limit_t *limits, ngx_uint_t mask,
-    ngx_http_ai_amounts_t *amounts, ngx_http_ai_hold_t *hold,
+ngx_http_ai_limit_reserve_any(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
+    ngx_http_ai_limit_ask_t *ask, ngx_http_ai_limit_t *limits,
+    ngx_uint_t mask, ngx_http_ai_hold_t *hold,
     ngx_http_ai_limit_refusal_t *refusal)
 {
-    int64_t                    time, tokens, output;
+    int64_t                    time, now;
     uint32_t                   i, k, hash, chain, *head;
     ngx_int_t                  rc;
     ngx_uint_t                 m, bound;
     ngx_http_ai_meters_t      *meters, fresh;
-    ngx_http_ai_amounts_t      taken;
+    ngx_http_ai_amounts_t     *amounts, taken;
     ngx_http_ai_limit_key_t   *kp;
     ngx_http_ai_limit_slot_t  *h;
+
+    now = ask->now;
+    amounts = ask->amounts;
 
     hold->index = 0;
     hold->serial = 0;
@@ -126,8 +137,8 @@ ngx_http_ai_limit_reserve_of(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         hold->key = k;
     }
 
-    chain = ngx_http_ai_limit_chain(st, id);
-    i = k ? ngx_http_ai_limit_running(st, k, id, chain) : 0;
+    chain = ngx_http_ai_limit_chain(st, ask->id);
+    i = k ? ngx_http_ai_limit_running(st, k, ask->id, chain) : 0;
 
     if (i) {
         hold->index = i;
@@ -142,7 +153,10 @@ ngx_http_ai_limit_reserve_of(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 
         ngx_http_ai_limit_keep_holds(st);
         ngx_http_ai_limit_keep_count(st, &kp->link);
-        ngx_http_ai_limit_touch(st, k);
+
+        if (ngx_http_ai_limit_stale(st, k, &kp->link, now)) {
+            ngx_http_ai_limit_touch(st, k, now);
+        }
 
     } else {
         kp = NULL;
@@ -193,7 +207,7 @@ ngx_http_ai_limit_reserve_of(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         ngx_http_ai_limit_keep(st, &st->head, sizeof(st->head));
 
         if (k == 0) {
-            k = ngx_http_ai_limit_add(st, key, hash, meters);
+            k = ngx_http_ai_limit_add(st, key, hash, meters, now);
             kp = ngx_http_ai_limit_key(st, k);
             hold->key = k;
 
@@ -217,29 +231,15 @@ ngx_http_ai_limit_reserve_of(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 
     ngx_http_ai_limit_hold(&kp->link, meters, mask, &taken);
 
-    h->mask = mask;
     h->key = k;
     h->chain = chain;
-    h->owner = owner;
-    h->deadline = deadline - st->jumped;
+    h->owner = ask->owner;
+    h->deadline = ask->deadline - st->jumped;
     h->seq = kp->link.seq;
-    h->last_seq = 0;
-    ngx_memzero(h->last, sizeof(h->last));
+    h->input = ngx_http_ai_limit_input(amounts);
     h->amounts = taken;
-    h->output = (uint64_t) (h->place.serial & 0xffff) << 48;
-    h->money = h->output;
 
-    h->input = ngx_http_ai_amount(amounts->v[NGX_HTTP_AI_METER_INPUT]);
-
-    if (h->input == 0) {
-        tokens = ngx_max(amounts->v[NGX_HTTP_AI_METER_TOKENS],
-                         amounts->v[NGX_HTTP_AI_METER_Q_TOKENS]);
-        output = ngx_http_ai_amount(amounts->v[NGX_HTTP_AI_METER_OUTPUT]);
-
-        h->input = ngx_http_ai_amount(ngx_http_ai_amount(tokens) - output);
-    }
-
-    ngx_memcpy(h->id, id, 16);
+    ngx_memcpy(h->id, ask->id, 16);
 
     head = ngx_http_ai_limit_hchain(st, chain);
     ngx_http_ai_limit_keep(st, head, sizeof(uint32_t));
@@ -255,6 +255,7 @@ ngx_http_ai_limit_reserve_of(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     *head = i;
 
     h->place.state = NGX_HTTP_AI_HOLD_LIVE;
+    h->place.mask = (uint16_t) mask;
     st->head.nlive++;
     st->head.stats.reserved++;
 
@@ -306,9 +307,7 @@ ngx_http_ai_limit_fit(ngx_http_ai_limit_store_t *st,
 
         /* what came back by now did so at the old speed */
 
-        if (time > r->time) {
-            ngx_http_ai_rate_refill(r, time);
-        }
+        ngx_http_ai_rate_pass(r, time);
 
         if (given) {
             ngx_http_ai_rate_adopt(r, &limits[m], time);
@@ -460,6 +459,11 @@ ngx_http_ai_limit_topup(ngx_http_ai_limit_store_t *st,
         taken.v[m] = 0;
 
         if (limits[m].limit >= 0) {
+
+            if (!(h->place.mask & 1 << m)) {
+                h->amounts.v[m] = 0;
+            }
+
             taken.v[m] = ngx_http_ai_amount(amounts->v[m]);
             taken.v[m] = ngx_min(taken.v[m],
                                  NGX_HTTP_AI_LIMIT_MAX - h->amounts.v[m]);
@@ -481,13 +485,16 @@ ngx_http_ai_limit_topup(ngx_http_ai_limit_store_t *st,
 
         for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
             if (limits[m].limit >= 0) {
-                h->mask |= 1 << m;
+                h->place.mask |= 1 << m;
 
                 if (taken.v[m] == 0) {
                     continue;
                 }
 
-                if (h->last_seq != k->link.seq) {
+                if (!(h->place.mask & NGX_HTTP_AI_HOLD_TOPPED)
+                    || h->last_seq != k->link.seq)
+                {
+                    h->place.mask |= NGX_HTTP_AI_HOLD_TOPPED;
                     h->last_seq = k->link.seq;
                     ngx_memzero(h->last, sizeof(h->last));
                 }
@@ -542,26 +549,13 @@ ngx_http_ai_limit_seen(ngx_http_ai_limit_store_t *st,
 
 
 ngx_http_ai_limit_e
-ngx_http_ai_limit_settle(ngx_http_ai_limit_store_t *st,
-    ngx_http_ai_hold_t *hold, u_char *id, int64_t now,
-    ngx_http_ai_amounts_t *actual)
+ngx_http_ai_limit_settle_any(ngx_http_ai_limit_store_t *st, uint32_t i,
+    int64_t now, ngx_http_ai_amounts_t *actual)
 {
     ngx_http_ai_amounts_t      amounts;
     ngx_http_ai_limit_slot_t  *h;
 
-    if (hold->index == 0 || hold->index > st->head.htop) {
-        return NGX_HTTP_AI_LIMIT_GONE;
-    }
-
-    h = ngx_http_ai_limit_slot(st, hold->index);
-
-    if (h->place.serial != hold->serial
-        || h->place.state == NGX_HTTP_AI_HOLD_FREE
-        || ngx_memcmp(h->id, id, 16) != 0)
-    {
-        return NGX_HTTP_AI_LIMIT_GONE;
-    }
-
+    h = ngx_http_ai_limit_slot(st, i);
     amounts = *actual;
 
     if (amounts.v[NGX_HTTP_AI_METER_REQUESTS] > 0) {
@@ -570,14 +564,14 @@ ngx_http_ai_limit_settle(ngx_http_ai_limit_store_t *st,
     }
 
     if (h->place.state == NGX_HTTP_AI_HOLD_TOMB) {
-        return ngx_http_ai_limit_correct(st, hold->index, now, &amounts);
+        return ngx_http_ai_limit_correct(st, i, now, &amounts);
     }
 
     ngx_http_ai_limit_keep_holds(st);
 
-    ngx_http_ai_limit_charge(st, hold->index, now, &amounts);
-    ngx_http_ai_limit_unchain(st, hold->index);
-    ngx_http_ai_limit_release(st, hold->index);
+    ngx_http_ai_limit_charge(st, i, now, &amounts);
+    ngx_http_ai_limit_unchain(st, i);
+    ngx_http_ai_limit_release(st, i);
 
     st->head.nlive--;
     st->head.stats.settled++;
@@ -738,25 +732,6 @@ ngx_http_ai_limit_allowed(ngx_http_ai_limit_store_t *st,
 }
 
 
-/*
- * Ids are made by the gateway.  They are often counted, and the chains of
- * neighbours are in one cache line.
- */
-
-static uint32_t
-ngx_http_ai_limit_chain(ngx_http_ai_limit_store_t *st, u_char *id)
-{
-    uint64_t  n[2], h;
-
-    ngx_memcpy(n, id, 16);
-
-    h = (n[0] ^ st->seed[0]) + (n[1] >> 4);
-    h *= 0x9e3779b97f4a7c15;
-
-    return ((uint32_t) (h >> 32) & ~(uint32_t) 15) | (n[1] & 15);
-}
-
-
 /* a hold of that key with that id */
 
 static uint32_t
@@ -820,6 +795,11 @@ ngx_http_ai_limit_alloc(ngx_http_ai_limit_store_t *st)
     }
 
     h->place.serial++;
+
+    if ((h->place.serial & 0xffff) == 0) {
+        h->output = 0;
+        h->money = 0;
+    }
 
     return i;
 }
@@ -951,20 +931,20 @@ ngx_http_ai_limit_correct(ngx_http_ai_limit_store_t *st, uint32_t i,
 
     rc = NGX_HTTP_AI_LIMIT_GONE;
 
-    if (k->link.used && k->link.serial == h->key_serial) {
+    if (k->link.used && k->link.serial == h->chain) {
         rc = NGX_HTTP_AI_LIMIT_OK;
 
         ngx_http_ai_limit_keep(st, &k->link, sizeof(k->link));
         k->link.seq++;
 
         for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-            if (h->mask & 1 << m) {
+            if (h->place.mask & 1 << m) {
                 ngx_http_ai_limit_keep_meter(st, &k->meters, m);
                 ngx_http_ai_meter_advance(&k->meters, m, NULL, time);
                 ngx_http_ai_limit_taken(h, m, &taken);
                 ngx_http_ai_meter_correct(&k->meters, m, &taken,
                                           ngx_http_ai_amount(actual->v[m]),
-                                          k->link.seq, h->now, now);
+                                          k->link.seq, h->input, now);
             }
         }
 
@@ -985,7 +965,7 @@ ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st, uint32_t i,
     int64_t now, ngx_http_ai_amounts_t *actual)
 {
     int64_t                    time;
-    ngx_uint_t                 m, bits;
+    ngx_uint_t                 m, mask, bits;
     ngx_http_ai_rate_t        *r;
     ngx_http_ai_taken_t        taken;
     ngx_http_ai_limit_key_t   *k;
@@ -1000,7 +980,9 @@ ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st, uint32_t i,
     k->link.nholds--;
     k->link.seq++;
 
-    for (m = 0, bits = h->mask & NGX_HTTP_AI_LIMIT_RATE_BITS;
+    mask = h->place.mask & NGX_HTTP_AI_HOLD_METERS;
+
+    for (m = 0, bits = mask & NGX_HTTP_AI_LIMIT_RATE_BITS;
          bits;
          m++, bits >>= 1)
     {
@@ -1012,9 +994,7 @@ ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st, uint32_t i,
 
         ngx_http_ai_limit_keep_rate(st, r);
 
-        if (time > r->time) {
-            ngx_http_ai_rate_refill(r, time);
-        }
+        ngx_http_ai_rate_pass(r, time);
 
         ngx_http_ai_limit_taken(h, m, &taken);
         ngx_http_ai_rate_settle(r, &taken, ngx_http_ai_amount(actual->v[m]),
@@ -1022,7 +1002,7 @@ ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st, uint32_t i,
     }
 
     m = NGX_HTTP_AI_METER_CONCURRENT;
-    bits = h->mask >> m;
+    bits = mask >> m;
 
     if (bits & 1) {
         ngx_http_ai_limit_keep(st, &k->meters.slots,
@@ -1050,6 +1030,7 @@ ngx_http_ai_limit_expire(ngx_http_ai_limit_store_t *st, uint32_t i,
 {
     int64_t                    output, money, tokens;
     uint64_t                   seen;
+    ngx_uint_t                 m;
     ngx_http_ai_amounts_t      v;
     ngx_http_ai_limit_slot_t  *h;
 
@@ -1070,7 +1051,9 @@ ngx_http_ai_limit_expire(ngx_http_ai_limit_store_t *st, uint32_t i,
         money = seen & NGX_HTTP_AI_LIMIT_SEEN;
     }
 
-    v = h->amounts;
+    for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
+        v.v[m] = (h->place.mask & 1 << m) ? h->amounts.v[m] : 0;
+    }
 
     if (output) {
         tokens = h->input + output;
@@ -1093,9 +1076,9 @@ ngx_http_ai_limit_expire(ngx_http_ai_limit_store_t *st, uint32_t i,
     ngx_http_ai_limit_unchain(st, i);
     ngx_http_ai_limit_bury(st, i, now - st->jumped);
 
-    h->key_serial = ngx_http_ai_limit_key(st, h->key)->link.serial;
+    h->chain = ngx_http_ai_limit_key(st, h->key)->link.serial;
     h->amounts = v;
-    h->now = now;
+    h->input = now;
 
     st->head.nlive--;
     st->head.stats.expired++;

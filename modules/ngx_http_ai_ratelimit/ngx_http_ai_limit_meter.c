@@ -329,7 +329,7 @@ ngx_http_ai_limit_reset_time(ngx_http_ai_limit_state_t *state)
 
     if (state->reset < 0) {
         r.limit = state->limit;
-        r.period = -state->reset;
+        r.period = (int32_t) -state->reset;
         r.frac = state->held;
 
         state->reset = ngx_http_ai_rate_time(&r, state->used);
@@ -388,9 +388,7 @@ ngx_http_ai_meter_check(ngx_http_ai_meters_t *meters, ngx_uint_t m)
     if (ngx_http_ai_meter_is_rate(m)) {
         r = &meters->rates[m];
 
-        if (r->limit > NGX_HTTP_AI_LIMIT_MAX || r->period <= 0
-            || r->period > NGX_HTTP_AI_LIMIT_PERIOD)
-        {
+        if (r->limit > NGX_HTTP_AI_LIMIT_MAX || r->period <= 0) {
             return "limit of a rate";
         }
 
@@ -404,11 +402,11 @@ ngx_http_ai_meter_check(ngx_http_ai_meters_t *meters, ngx_uint_t m)
             return "fraction of a rate";
         }
 
-        if (r->nlows < 0 || r->nlows > NGX_HTTP_AI_LIMIT_LOWS) {
+        if (r->nlows > NGX_HTTP_AI_LIMIT_LOWS) {
             return "number of lows";
         }
 
-        for (i = 0; i < r->nlows; i++) {
+        for (i = 0; i < (int64_t) r->nlows; i++) {
             if (r->low[i] < 0
                 || (i && (r->low[i] <= r->low[i - 1]
                           || r->seq[i] <= r->seq[i - 1])))
@@ -457,7 +455,7 @@ ngx_http_ai_rate_adopt(ngx_http_ai_rate_t *r, ngx_http_ai_limit_t *limit,
 
     if (period != r->period) {
         r->frac = r->frac * period / r->period;
-        r->period = period;
+        r->period = (int32_t) period;
     }
 
     r->limit = ngx_http_ai_amount(limit->limit);

@@ -33,7 +33,7 @@
 
 #define NGX_HTTP_AI_LIMIT_RATES    4
 #define NGX_HTTP_AI_LIMIT_WINDOWS  3
-#define NGX_HTTP_AI_LIMIT_LOWS     3
+#define NGX_HTTP_AI_LIMIT_LOWS     4
 
 /* of a limit or an amount, and of a sum of them */
 #define NGX_HTTP_AI_LIMIT_MAX      ((int64_t) 1 << 53)
@@ -41,20 +41,23 @@
 #define NGX_HTTP_AI_LIMIT_PERIOD   (((int64_t) 1 << 31) - 1)
 
 
+/* two cache lines, of which the second is for several holds at a time */
+
 typedef struct {
     int64_t                    time;      /* up to which it was refilled */
     int64_t                    used;
     int64_t                    frac;      /* [0, period); 0 if used is */
     int64_t                    held;
     int64_t                    base;      /* nothing is noted before */
-    int64_t                    nlows;
-    int64_t                    seq[NGX_HTTP_AI_LIMIT_LOWS];
-    int64_t                    low[NGX_HTTP_AI_LIMIT_LOWS];
+    uint32_t                   nlows;
 
     /* seldom changed */
+    int32_t                    period;
     int64_t                    limit;     /* < 0: was never given */
-    int64_t                    period;
     int64_t                    burst;
+
+    int64_t                    seq[NGX_HTTP_AI_LIMIT_LOWS];
+    int64_t                    low[NGX_HTTP_AI_LIMIT_LOWS];
 } ngx_http_ai_rate_t;
 
 
@@ -78,8 +81,8 @@ typedef struct {
 
 
 typedef struct {
-    ngx_http_ai_rate_t         rates[NGX_HTTP_AI_LIMIT_RATES];
     ngx_http_ai_slots_t        slots;
+    ngx_http_ai_rate_t         rates[NGX_HTTP_AI_LIMIT_RATES];
     ngx_http_ai_calendar_t     windows[NGX_HTTP_AI_LIMIT_WINDOWS];
 } ngx_http_ai_meters_t;
 
@@ -111,6 +114,13 @@ typedef struct {
 #define ngx_http_ai_rate_same(r, l)                                           \
     ((r)->limit == (l)->limit && (r)->period == (l)->period                   \
      && (r)->burst == ((l)->burst > 0 ? (l)->burst : (l)->limit))
+
+
+/* is the window the one that it is in, with this limit? */
+
+#define ngx_http_ai_calendar_same(w, l)                                       \
+    ((w)->limit == (l)->limit && (w)->start == (l)->start                     \
+     && (w)->end == (l)->end && (w)->most >= (w)->limit)
 
 
 static ngx_inline int64_t
@@ -164,6 +174,38 @@ ngx_http_ai_fits(int64_t limit, int64_t all, int64_t taken, int64_t amount,
     }
 
     return (whole && taken == 0) ? all : -1;
+}
+
+
+/* without a division when all of it has come back, and soon */
+
+static ngx_inline void
+ngx_http_ai_rate_pass(ngx_http_ai_rate_t *r, int64_t time)
+{
+    int64_t  passed;
+
+    passed = time - r->time;
+
+    if (passed <= 0) {
+        return;
+    }
+
+    if (r->used == 0) {
+        r->time = time;
+        return;
+    }
+
+    if (passed < 1024 && r->used <= NGX_HTTP_AI_LIMIT_PERIOD
+        && r->limit * passed + r->frac >= r->used * r->period
+        && r->period != NGX_HTTP_AI_LIMIT_STILL)
+    {
+        r->time = time;
+        r->used = 0;
+        r->frac = 0;
+        return;
+    }
+
+    ngx_http_ai_rate_refill(r, time);
 }
 
 
@@ -293,23 +335,26 @@ const char *ngx_http_ai_meter_check(ngx_http_ai_meters_t *meters,
 /* as far as it needs no division: see ngx_http_ai_limit_reset_time() */
 
 static ngx_inline void
+ngx_http_ai_rate_left(ngx_http_ai_rate_t *r, ngx_http_ai_limit_state_t *state)
+{
+    state->limit = r->limit;
+    state->used = r->used;
+    state->held = r->frac;
+    state->remaining = ngx_http_ai_difference(r->burst, r->used);
+    state->reset = -(int64_t) r->period;
+}
+
+
+static ngx_inline void
 ngx_http_ai_meter_left(ngx_http_ai_meters_t *meters, ngx_uint_t m,
     int64_t now, ngx_http_ai_limit_state_t *state)
 {
-    ngx_http_ai_rate_t  *r;
-
     if (!ngx_http_ai_meter_is_rate(m) || meters->rates[m].limit <= 0) {
         ngx_http_ai_meter_state(meters, m, now, state);
         return;
     }
 
-    r = &meters->rates[m];
-
-    state->limit = r->limit;
-    state->used = r->used;
-    state->held = r->frac;
-    state->remaining = ngx_http_ai_difference(r->burst, r->used);
-    state->reset = -r->period;
+    ngx_http_ai_rate_left(&meters->rates[m], state);
 }
 
 

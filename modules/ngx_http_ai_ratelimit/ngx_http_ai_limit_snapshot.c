@@ -352,7 +352,7 @@ ngx_http_ai_snapshot_put(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
         ngx_http_ai_meters_init(&meters);
 
         ngx_http_ai_limit_keep(st, &st->head, sizeof(st->head));
-        i = ngx_http_ai_limit_add(st, key, hash, &meters);
+        i = ngx_http_ai_limit_add(st, key, hash, &meters, 0);
     }
 
     k = ngx_http_ai_limit_key(st, i);

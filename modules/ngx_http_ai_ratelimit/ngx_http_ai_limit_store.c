@@ -13,7 +13,7 @@
 
 
 #define NGX_HTTP_AI_LIMIT_MAGIC    0x4c6e6941
-#define NGX_HTTP_AI_LIMIT_VERSION  2
+#define NGX_HTTP_AI_LIMIT_VERSION  3
 
 /* clocks of workers differ, as they are cached; ms */
 #define NGX_HTTP_AI_LIMIT_SKEW     60000
@@ -28,7 +28,7 @@ static void ngx_http_ai_limit_seed(ngx_http_ai_limit_store_t *st);
 static void ngx_http_ai_limit_unlink(ngx_http_ai_limit_store_t *st,
     uint32_t i);
 static void ngx_http_ai_limit_newest(ngx_http_ai_limit_store_t *st,
-    uint32_t i);
+    uint32_t i, int64_t now);
 static void ngx_http_ai_limit_drop(ngx_http_ai_limit_store_t *st, uint32_t i,
     ngx_uint_t evicted);
 static ngx_uint_t ngx_http_ai_limit_idle(ngx_http_ai_limit_key_t *k,
@@ -124,7 +124,7 @@ ngx_http_ai_limit_layout(ngx_http_ai_limit_store_t *st, uint64_t nkeys,
     st->nholds = 2 * nkeys;
     st->key_max = key_max;
     st->key_size = ngx_align(offsetof(ngx_http_ai_limit_key_t, data) + key_max,
-                             8);
+                             64);
 
     for (n = 1; n < nkeys; n <<= 1) { /* void */ }
 
@@ -183,12 +183,25 @@ ngx_http_ai_limit_seed(ngx_http_ai_limit_store_t *st)
 ngx_uint_t
 ngx_http_ai_limit_enter(ngx_http_ai_limit_store_t *st)
 {
-    u_char    *p;
-    uint64_t   entry, size, n;
-
     if (st->nundo == 0) {
         return 0;
     }
+
+    ngx_http_ai_limit_undo(st);
+
+    ngx_http_ai_limit_keep(st, &st->head.stats, sizeof(st->head.stats));
+    st->head.stats.repaired++;
+    ngx_http_ai_limit_commit(st);
+
+    return 1;
+}
+
+
+void
+ngx_http_ai_limit_undo(ngx_http_ai_limit_store_t *st)
+{
+    u_char    *p;
+    uint64_t   entry, size, n;
 
     /* from the last to the first; the size only goes to 0, at the end, for
      * the case that this process dies, too */
@@ -206,15 +219,7 @@ ngx_http_ai_limit_enter(ngx_http_ai_limit_store_t *st)
         ngx_memcpy((u_char *) st + (entry >> 16), p, size);
     }
 
-    ngx_http_ai_limit_barrier();
-    st->nundo = 0;
-    ngx_http_ai_limit_barrier();
-
-    ngx_http_ai_limit_keep(st, &st->head.stats, sizeof(st->head.stats));
-    st->head.stats.repaired++;
     ngx_http_ai_limit_commit(st);
-
-    return 1;
 }
 
 
@@ -395,7 +400,7 @@ ngx_http_ai_limit_room(ngx_http_ai_limit_store_t *st, int64_t now)
             return NGX_OK;
         }
 
-        ngx_http_ai_limit_touch(st, i);
+        ngx_http_ai_limit_touch(st, i, now);
         ngx_http_ai_limit_commit(st);
     }
 
@@ -407,7 +412,7 @@ ngx_http_ai_limit_room(ngx_http_ai_limit_store_t *st, int64_t now)
 
 uint32_t
 ngx_http_ai_limit_add(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
-    uint32_t hash, ngx_http_ai_meters_t *meters)
+    uint32_t hash, ngx_http_ai_meters_t *meters, int64_t now)
 {
     uint32_t                  i, *chain;
     ngx_http_ai_limit_key_t  *k;
@@ -441,7 +446,7 @@ ngx_http_ai_limit_add(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     k->link.next = *chain;
     *chain = i;
 
-    ngx_http_ai_limit_newest(st, i);
+    ngx_http_ai_limit_newest(st, i, now);
 
     st->head.stats.keys++;
 
@@ -450,7 +455,8 @@ ngx_http_ai_limit_add(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
 
 
 void
-ngx_http_ai_limit_touch(ngx_http_ai_limit_store_t *st, uint32_t i)
+ngx_http_ai_limit_touch(ngx_http_ai_limit_store_t *st, uint32_t i,
+    int64_t now)
 {
     ngx_http_ai_limit_link_t  *link;
 
@@ -461,10 +467,10 @@ ngx_http_ai_limit_touch(ngx_http_ai_limit_store_t *st, uint32_t i)
     link = &ngx_http_ai_limit_key(st, i)->link;
 
     ngx_http_ai_limit_keep(st, &st->head.newest, 2 * sizeof(uint32_t));
-    ngx_http_ai_limit_keep(st, &link->newer, 2 * sizeof(uint32_t));
+    ngx_http_ai_limit_keep(st, &link->newer, 3 * sizeof(uint32_t));
 
     ngx_http_ai_limit_unlink(st, i);
-    ngx_http_ai_limit_newest(st, i);
+    ngx_http_ai_limit_newest(st, i, now);
 }
 
 
@@ -493,7 +499,8 @@ ngx_http_ai_limit_unlink(ngx_http_ai_limit_store_t *st, uint32_t i)
 
 
 static void
-ngx_http_ai_limit_newest(ngx_http_ai_limit_store_t *st, uint32_t i)
+ngx_http_ai_limit_newest(ngx_http_ai_limit_store_t *st, uint32_t i,
+    int64_t now)
 {
     uint32_t                  *newer;
     ngx_http_ai_limit_link_t  *link;
@@ -509,6 +516,7 @@ ngx_http_ai_limit_newest(ngx_http_ai_limit_store_t *st, uint32_t i)
     *newer = i;
     link->newer = 0;
     link->older = st->head.newest;
+    link->moved = (uint32_t) now;
     st->head.newest = i;
 }
 

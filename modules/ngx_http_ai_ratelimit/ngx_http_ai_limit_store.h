@@ -140,6 +140,19 @@ typedef struct {
 } ngx_http_ai_hold_t;
 
 
+/* what is the same for all zones of a request */
+
+typedef struct {
+    u_char                    *id;        /* 16 bytes that name it */
+    uint64_t                   owner;
+    int64_t                    now;
+    int64_t                    deadline;
+    ngx_http_ai_amounts_t     *amounts;
+    ngx_uint_t                 show;      /* meters of which the state is
+                                             wanted, as limit_left() has it */
+} ngx_http_ai_limit_ask_t;
+
+
 typedef struct ngx_http_ai_limit_store_s  ngx_http_ai_limit_store_t;
 
 
@@ -172,7 +185,8 @@ void ngx_http_ai_limit_leave(ngx_http_ai_limit_store_t *st);
  * id: 16 bytes that name the request; the same id again gives the same hold.
  * owner: which process; deadline: ms, after it the hold is charged.
  * Keys without holds and use (or, when the zone is full, the least recently
- * used without holds and without use in a current window) are given up.
+ * used, to the second, without holds and without use in a current window) are
+ * given up.
  */
 ngx_http_ai_limit_e ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st,
     ngx_str_t *key, u_char *id, uint64_t owner, int64_t now, int64_t deadline,
@@ -180,12 +194,12 @@ ngx_http_ai_limit_e ngx_http_ai_limit_reserve(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_hold_t *hold, ngx_http_ai_limit_refusal_t *refusal);
 
 /* the same, for whoever knows which limits there are: a bit for each, and
- * perhaps BOUND */
+ * perhaps BOUND; states of what was taken */
 ngx_http_ai_limit_e ngx_http_ai_limit_reserve_of(
-    ngx_http_ai_limit_store_t *st, ngx_str_t *key, u_char *id, uint64_t owner,
-    int64_t now, int64_t deadline, ngx_http_ai_limit_t *limits,
-    ngx_uint_t mask, ngx_http_ai_amounts_t *amounts, ngx_http_ai_hold_t *hold,
-    ngx_http_ai_limit_refusal_t *refusal);
+    ngx_http_ai_limit_store_t *st, ngx_str_t *key,
+    ngx_http_ai_limit_ask_t *ask, ngx_http_ai_limit_t *limits,
+    ngx_uint_t mask, ngx_http_ai_hold_t *hold,
+    ngx_http_ai_limit_refusal_t *refusal, ngx_http_ai_limit_state_t *states);
 
 /* more for a running request, or none, only for the deadline, which also a
  * refusal moves; REFUSED takes nothing */

@@ -136,6 +136,7 @@ typedef struct {
     ngx_http_complex_value_t       key;
     ngx_http_ai_key_part_t         parts[NGX_HTTP_AI_LIMIT_PARTS];
     ngx_uint_t                     nparts;    /* 0: a complex value only */
+    ngx_str_t                      constant;  /* a key without variables */
     uint32_t                       guesses[NGX_HTTP_AI_LIMIT_GUESSES];
                                               /* where keys are, per worker */
     ngx_http_ai_amount_t           amounts[NGX_HTTP_AI_METER_MAX];
@@ -225,6 +226,7 @@ struct ngx_http_ai_ratelimit_loc_conf_s {
     ngx_array_t                   *limits;    /* ngx_http_ai_limit_use_t */
     ngx_array_t                   *quotas;
     ngx_array_t                   *uses;      /* of both, merged */
+    ngx_uint_t                     nstates;   /* ... of their meters */
     ngx_uint_t                     dry;
     ngx_uint_t                     headers;
     ngx_uint_t                     quota_status;
@@ -259,12 +261,13 @@ typedef struct {
     ngx_uint_t                     meters;    /* bits of those with a limit */
     ngx_uint_t                     zeros;     /* ... that allow nothing */
     ngx_http_ai_amounts_t          held;
-    ngx_http_ai_limit_state_t      states[NGX_HTTP_AI_METER_MAX];
+    ngx_http_ai_limit_state_t     *states;    /* of the meters of its kind */
     ngx_http_ai_hold_t             hold;
     int64_t                        output;    /* tokens held of the output */
     ngx_http_ai_overrun_e          overrun;
 
-    ngx_http_ai_amounts_t          cut;       /* held, within the limits */
+    ngx_http_ai_amounts_t         *cut;       /* held, within the limits;
+                                                 with Redis only */
     ngx_http_ai_waiter_t          *waiter;    /* for a grant */
     ngx_http_ai_waiter_t          *pending;   /* ... while it streams */
     int64_t                        step;      /* output to be asked for next */
@@ -303,7 +306,15 @@ typedef struct {
     unsigned                       running:1; /* in the queue */
     unsigned                       shared:1;  /* a zone is of several nodes */
     unsigned                       bound:1;   /* input is an upper bound */
+    unsigned                       capped:1;  /* a zone has overrun=cut */
 } ngx_http_ai_limited_t;
+
+
+/* meters of a kind of zone are numbered from 0 on, below that */
+
+#define ngx_http_ai_kind_meters(kind)                                         \
+    (((kind) == NGX_HTTP_AI_ZONE_LIMIT) ? NGX_HTTP_AI_METER_CONCURRENT + 1    \
+                                        : NGX_HTTP_AI_METER_MAX)
 
 
 extern ngx_module_t  ngx_http_ai_ratelimit_module;
@@ -354,8 +365,10 @@ void ngx_http_ai_zone_stop(ngx_cycle_t *cycle,
     ngx_http_ai_ratelimit_main_conf_t *rmcf);
 
 /* all use of a zone's store is between these */
-void ngx_http_ai_zone_lock(ngx_http_ai_limit_zone_t *zone);
-void ngx_http_ai_zone_unlock(ngx_http_ai_limit_zone_t *zone);
+static void ngx_http_ai_zone_lock(ngx_http_ai_limit_zone_t *zone);
+static void ngx_http_ai_zone_unlock(ngx_http_ai_limit_zone_t *zone);
+
+void ngx_http_ai_zone_repaired(ngx_http_ai_limit_zone_t *zone);
 
 /* 16 bytes that no other request has, and who holds it */
 void ngx_http_ai_zone_id(u_char *id);
@@ -387,8 +400,8 @@ uint32_t *ngx_http_ai_key_guess(ngx_http_ai_limit_zone_t *zone,
 /* ngx_http_ai_ratelimit_limits.c: the limits of a request in a zone */
 
 /*
- * NGX_OK; NGX_DECLINED: none of this zone is for the request; NGX_ERROR: an
- * amount is no amount.
+ * Where they may be other than those of the zone; without meters: none is for
+ * the request.  NGX_ERROR: an amount is no amount.
  */
 ngx_int_t ngx_http_ai_ticket_limits(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t);
@@ -415,6 +428,9 @@ ngx_int_t ngx_http_ai_raise_set(ngx_http_ai_limit_zone_t *zone,
 ngx_int_t ngx_http_ai_limit_hook(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
+/* t->states of its key, as they are looked up; under the lock */
+void ngx_http_ai_ticket_peek(ngx_http_ai_ticket_t *t, int64_t now);
+
 /* gives back what was taken; show: its states are told */
 void ngx_http_ai_limit_release(ngx_http_ai_limited_t *l, ngx_uint_t show);
 
@@ -422,6 +438,21 @@ void ngx_http_ai_limit_release(ngx_http_ai_limited_t *l, ngx_uint_t show);
  * of more output of a request that was counted before */
 void ngx_http_ai_limit_amounts(ngx_http_ai_ctx_t *ctx, int64_t input,
     int64_t output, ngx_http_ai_amounts_t *amounts);
+
+
+/* ... but for money */
+
+static ngx_inline void
+ngx_http_ai_limit_tokens(int64_t input, int64_t output,
+    ngx_http_ai_amounts_t *amounts)
+{
+    ngx_memzero(amounts, sizeof(ngx_http_ai_amounts_t));
+
+    amounts->v[NGX_HTTP_AI_METER_TOKENS] = input + output;
+    amounts->v[NGX_HTTP_AI_METER_INPUT] = input;
+    amounts->v[NGX_HTTP_AI_METER_OUTPUT] = output;
+    amounts->v[NGX_HTTP_AI_METER_Q_TOKENS] = input + output;
+}
 
 
 /* ngx_http_ai_ratelimit_estimate.c */
@@ -564,6 +595,52 @@ ngx_int_t ngx_http_ai_snapshot_load(ngx_http_ai_limit_zone_t *zone,
 /* writes when there is something new; last: at the end of a worker */
 void ngx_http_ai_snapshot_tick(ngx_http_ai_limit_zone_t *zone,
     ngx_log_t *log, ngx_uint_t last);
+
+
+/*
+ * Most often nobody else has the lock, and nobody waits for it.  Those who
+ * wait are woken by nginx.
+ */
+
+static ngx_inline void
+ngx_http_ai_zone_lock(ngx_http_ai_limit_zone_t *zone)
+{
+#if (NGX_HAVE_ATOMIC_OPS && NGX_HAVE_POSIX_SEM)
+
+    if (!ngx_atomic_cmp_set(zone->shpool->mutex.lock, 0, ngx_pid)) {
+        ngx_shmtx_lock(&zone->shpool->mutex);
+    }
+
+#else
+    ngx_shmtx_lock(&zone->shpool->mutex);
+#endif
+
+    if (ngx_http_ai_limit_enter(zone->store)) {
+        ngx_http_ai_zone_repaired(zone);
+    }
+}
+
+
+static ngx_inline void
+ngx_http_ai_zone_unlock(ngx_http_ai_limit_zone_t *zone)
+{
+    ngx_http_ai_limit_leave(zone->store);
+
+#if (NGX_HAVE_ATOMIC_OPS && NGX_HAVE_POSIX_SEM)
+
+    if (ngx_atomic_cmp_set(zone->shpool->mutex.lock, ngx_pid, 0)
+        && *zone->shpool->mutex.wait)
+    {
+        /* whoever came after this has seen that it is free */
+
+        ngx_shmtx_lock(&zone->shpool->mutex);
+        ngx_shmtx_unlock(&zone->shpool->mutex);
+    }
+
+#else
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+#endif
+}
 
 
 #endif /* _NGX_HTTP_AI_RATELIMIT_H_INCLUDED_ */

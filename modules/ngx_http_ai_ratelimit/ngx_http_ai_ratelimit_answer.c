@@ -13,28 +13,48 @@
 /* ms: SDKs do not wait longer, and trying again at once is of no use */
 #define NGX_HTTP_AI_LIMIT_PATIENCE  60000
 
-/* bytes of a duration or a date */
+/* bytes of a duration or a date, and of what tells of one kind of limit */
 #define NGX_HTTP_AI_LIMIT_TEXT      64
+#define NGX_HTTP_AI_LIMIT_TRIPLE                                              \
+    (2 * NGX_INT64_LEN + NGX_HTTP_AI_LIMIT_TEXT)
+
+#define NGX_HTTP_AI_LIMIT_TRIPLES   4
+
+/* meters that these headers tell of */
+#define NGX_HTTP_AI_LIMIT_TOLD                                                \
+    (ngx_http_ai_meter_bit(REQUESTS)|ngx_http_ai_meter_bit(TOKENS)            \
+     |ngx_http_ai_meter_bit(INPUT)|ngx_http_ai_meter_bit(OUTPUT)              \
+     |ngx_http_ai_meter_bit(Q_REQUESTS)|ngx_http_ai_meter_bit(Q_TOKENS))
 
 
 /* headers that tell of one kind of limit */
 
 typedef struct {
-    ngx_uint_t                  meters;
     ngx_str_t                   limit;
     ngx_str_t                   remaining;
     ngx_str_t                   reset;
-    ngx_uint_t                  date;
 } ngx_http_ai_triple_t;
+
+
+/* those of a dialect */
+
+typedef struct {
+    ngx_uint_t                  date;     /* a reset is a date */
+    ngx_uint_t                  n;
+    u_char                      kinds[NGX_HTTP_AI_METER_MAX];
+                                          /* which triple tells of a meter */
+    ngx_http_ai_triple_t        triples[NGX_HTTP_AI_LIMIT_TRIPLES];
+} ngx_http_ai_told_t;
 
 
 static ngx_int_t ngx_http_ai_limit_message(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_str_t *message, int64_t wait);
 static void ngx_http_ai_limit_unbound(ngx_http_ai_limited_t *l);
-static ngx_http_ai_limit_state_t *ngx_http_ai_limit_least(
-    ngx_http_ai_limited_t *l, ngx_uint_t meters);
+static void ngx_http_ai_limit_least(ngx_http_ai_limited_t *l,
+    u_char *kinds, ngx_http_ai_limit_state_t **least);
 static ngx_int_t ngx_http_ai_limit_triple(ngx_http_request_t *r,
-    ngx_http_ai_limited_t *l, ngx_http_ai_triple_t *triple);
+    ngx_http_ai_limit_state_t *state, ngx_http_ai_triple_t *triple,
+    ngx_uint_t date, u_char *p);
 static u_char *ngx_http_ai_limit_number(u_char *last, int64_t n);
 static ngx_int_t ngx_http_ai_limit_ietf(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l);
@@ -42,52 +62,39 @@ static u_char *ngx_http_ai_limit_duration(u_char *last, int64_t ms);
 static u_char *ngx_http_ai_limit_date(u_char *p, u_char *last, int64_t ms);
 
 
-#define ngx_http_ai_any_requests                                              \
-    (ngx_http_ai_meter_bit(REQUESTS)|ngx_http_ai_meter_bit(Q_REQUESTS))
-#define ngx_http_ai_all_tokens                                                \
-    (ngx_http_ai_meter_bit(TOKENS)|ngx_http_ai_meter_bit(Q_TOKENS))
+/* the order of kinds is that of ngx_http_ai_meter_e; the fifth is not told */
 
+static ngx_http_ai_told_t  ngx_http_ai_openai_told = {
+    0, 2,
+    { 0, 1, 1, 1, 0, 0, 1, 0 },
+    { { ngx_string("x-ratelimit-limit-requests"),
+        ngx_string("x-ratelimit-remaining-requests"),
+        ngx_string("x-ratelimit-reset-requests") },
 
-static ngx_http_ai_triple_t  ngx_http_ai_openai_triples[] = {
-
-    { ngx_http_ai_any_requests,
-      ngx_string("x-ratelimit-limit-requests"),
-      ngx_string("x-ratelimit-remaining-requests"),
-      ngx_string("x-ratelimit-reset-requests"), 0 },
-
-    { ngx_http_ai_all_tokens|ngx_http_ai_meter_bit(INPUT)
-      |ngx_http_ai_meter_bit(OUTPUT),
-      ngx_string("x-ratelimit-limit-tokens"),
-      ngx_string("x-ratelimit-remaining-tokens"),
-      ngx_string("x-ratelimit-reset-tokens"), 0 },
-
-    { 0, ngx_null_string, ngx_null_string, ngx_null_string, 0 }
+      { ngx_string("x-ratelimit-limit-tokens"),
+        ngx_string("x-ratelimit-remaining-tokens"),
+        ngx_string("x-ratelimit-reset-tokens") } }
 };
 
 
-static ngx_http_ai_triple_t  ngx_http_ai_anthropic_triples[] = {
+static ngx_http_ai_told_t  ngx_http_ai_anthropic_told = {
+    1, 4,
+    { 0, 1, 2, 3, 0, 0, 1, 0 },
+    { { ngx_string("anthropic-ratelimit-requests-limit"),
+        ngx_string("anthropic-ratelimit-requests-remaining"),
+        ngx_string("anthropic-ratelimit-requests-reset") },
 
-    { ngx_http_ai_any_requests,
-      ngx_string("anthropic-ratelimit-requests-limit"),
-      ngx_string("anthropic-ratelimit-requests-remaining"),
-      ngx_string("anthropic-ratelimit-requests-reset"), 1 },
+      { ngx_string("anthropic-ratelimit-tokens-limit"),
+        ngx_string("anthropic-ratelimit-tokens-remaining"),
+        ngx_string("anthropic-ratelimit-tokens-reset") },
 
-    { ngx_http_ai_all_tokens,
-      ngx_string("anthropic-ratelimit-tokens-limit"),
-      ngx_string("anthropic-ratelimit-tokens-remaining"),
-      ngx_string("anthropic-ratelimit-tokens-reset"), 1 },
+      { ngx_string("anthropic-ratelimit-input-tokens-limit"),
+        ngx_string("anthropic-ratelimit-input-tokens-remaining"),
+        ngx_string("anthropic-ratelimit-input-tokens-reset") },
 
-    { ngx_http_ai_meter_bit(INPUT),
-      ngx_string("anthropic-ratelimit-input-tokens-limit"),
-      ngx_string("anthropic-ratelimit-input-tokens-remaining"),
-      ngx_string("anthropic-ratelimit-input-tokens-reset"), 1 },
-
-    { ngx_http_ai_meter_bit(OUTPUT),
-      ngx_string("anthropic-ratelimit-output-tokens-limit"),
-      ngx_string("anthropic-ratelimit-output-tokens-remaining"),
-      ngx_string("anthropic-ratelimit-output-tokens-reset"), 1 },
-
-    { 0, ngx_null_string, ngx_null_string, ngx_null_string, 0 }
+      { ngx_string("anthropic-ratelimit-output-tokens-limit"),
+        ngx_string("anthropic-ratelimit-output-tokens-remaining"),
+        ngx_string("anthropic-ratelimit-output-tokens-reset") } }
 };
 
 
@@ -275,8 +282,11 @@ done:
 ngx_int_t
 ngx_http_ai_limit_header_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
-    ngx_http_ai_triple_t              *triple;
+    u_char                            *p;
+    ngx_uint_t                         i;
+    ngx_http_ai_told_t                *told;
     ngx_http_ai_limited_t             *l;
+    ngx_http_ai_limit_state_t         *least[NGX_HTTP_AI_LIMIT_TRIPLES];
     ngx_http_ai_ratelimit_loc_conf_t  *rlcf;
 
     l = ctx->ratelimit;
@@ -303,13 +313,29 @@ ngx_http_ai_limit_header_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         return NGX_OK;
     }
 
-    triple = ngx_http_ai_str_is(&ctx->dialect->name, "anthropic")
-             ? ngx_http_ai_anthropic_triples : ngx_http_ai_openai_triples;
+    told = ngx_http_ai_str_is(&ctx->dialect->name, "anthropic")
+           ? &ngx_http_ai_anthropic_told : &ngx_http_ai_openai_told;
 
-    for ( /* void */ ; triple->meters; triple++) {
-        if (ngx_http_ai_limit_triple(r, l, triple) != NGX_OK) {
+    ngx_memzero(least, sizeof(least));
+
+    ngx_http_ai_limit_least(l, told->kinds, least);
+
+    p = ngx_pnalloc(r->pool, told->n * NGX_HTTP_AI_LIMIT_TRIPLE);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < told->n; i++) {
+
+        if (least[i]
+            && ngx_http_ai_limit_triple(r, least[i], &told->triples[i],
+                                        told->date, p)
+               != NGX_OK)
+        {
             return NGX_ERROR;
         }
+
+        p += NGX_HTTP_AI_LIMIT_TRIPLE;
     }
 
     return NGX_OK;
@@ -361,19 +387,15 @@ ngx_http_ai_limit_unbound(ngx_http_ai_limited_t *l)
 }
 
 
-/* of all zones the one of which the smallest share is left */
+/* for each triple, of all zones the one of which the smallest share is left */
 
-static ngx_http_ai_limit_state_t *
-ngx_http_ai_limit_least(ngx_http_ai_limited_t *l, ngx_uint_t meters)
+static void
+ngx_http_ai_limit_least(ngx_http_ai_limited_t *l, u_char *kinds,
+    ngx_http_ai_limit_state_t **least)
 {
-    double                      limit, left, least_limit, least_left;
-    ngx_uint_t                  i, m, bits;
-    ngx_http_ai_ticket_t       *t;
-    ngx_http_ai_limit_state_t  *state, *least;
-
-    least = NULL;
-    least_limit = 1;
-    least_left = 0;
+    ngx_uint_t                   i, m, bits;
+    ngx_http_ai_ticket_t        *t;
+    ngx_http_ai_limit_state_t  **found, *state;
 
     for (i = 0; i < l->n; i++) {
         t = &l->tickets[i];
@@ -382,51 +404,39 @@ ngx_http_ai_limit_least(ngx_http_ai_limited_t *l, ngx_uint_t meters)
             continue;
         }
 
-        for (m = 0, bits = meters & t->meters; bits; m++, bits >>= 1) {
-
+        for (m = 0, bits = NGX_HTTP_AI_LIMIT_TOLD & t->meters;
+             bits;
+             m++, bits >>= 1)
+        {
             if (!(bits & 1)) {
                 continue;
             }
 
             state = &t->states[m];
+            found = &least[kinds[m]];
 
             /* a product may be too large for an integer */
 
-            limit = (double) state->limit;
-            left = (double) state->remaining;
-
-            if (least == NULL || left * least_limit < least_left * limit) {
-                least = state;
-                least_limit = limit;
-                least_left = left;
+            if (*found == NULL
+                || (double) state->remaining * (double) (*found)->limit
+                   < (double) (*found)->remaining * (double) state->limit)
+            {
+                *found = state;
             }
         }
     }
-
-    return least;
 }
 
 
 static ngx_int_t
-ngx_http_ai_limit_triple(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
-    ngx_http_ai_triple_t *triple)
+ngx_http_ai_limit_triple(ngx_http_request_t *r,
+    ngx_http_ai_limit_state_t *state, ngx_http_ai_triple_t *triple,
+    ngx_uint_t date, u_char *p)
 {
-    u_char                     *p, *last;
-    int64_t                     reset;
-    ngx_str_t                   value;
-    ngx_list_t                 *headers;
-    ngx_http_ai_limit_state_t  *state;
-
-    state = ngx_http_ai_limit_least(l, triple->meters);
-
-    if (state == NULL) {
-        return NGX_OK;
-    }
-
-    p = ngx_pnalloc(r->pool, 2 * NGX_INT64_LEN + NGX_HTTP_AI_LIMIT_TEXT);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
+    u_char      *last;
+    int64_t      reset;
+    ngx_str_t    value;
+    ngx_list_t  *headers;
 
     headers = &r->headers_out.headers;
 
@@ -455,7 +465,7 @@ ngx_http_ai_limit_triple(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     reset = ngx_http_ai_limit_reset_time(state);
     last = p + NGX_HTTP_AI_LIMIT_TEXT;
 
-    if (triple->date) {
+    if (date) {
         value.data = p;
         value.len = ngx_http_ai_limit_date(p, last, reset) - p;
 

@@ -86,6 +86,12 @@ ngx_http_ai_zone_key(ngx_conf_t *cf, ngx_http_ai_limit_zone_t *zone)
 
     zone->nparts = n;
 
+    if (n == 1 && zone->parts[0].index == NGX_ERROR
+        && zone->key_text.len <= NGX_HTTP_AI_LIMIT_KEY_MAX)
+    {
+        zone->constant = zone->key_text;
+    }
+
     return NGX_OK;
 }
 

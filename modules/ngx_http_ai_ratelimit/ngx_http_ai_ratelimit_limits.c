@@ -47,12 +47,6 @@ ngx_http_ai_ticket_limits(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_http_ai_ratelimit_main_conf_t  *rmcf;
 
     zone = t->zone;
-
-    t->limits = zone->limits;
-    t->units = zone->units;
-    t->meters = zone->given;
-    t->zeros = zone->zeros;
-
     text = NULL;
 
     if (l->ctx->principal) {
@@ -111,7 +105,7 @@ ngx_http_ai_ticket_limits(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         ngx_http_ai_limit_bits(t->limits, &t->meters, &t->zeros);
     }
 
-    return t->meters ? NGX_OK : NGX_DECLINED;
+    return NGX_OK;
 }
 
 

@@ -364,6 +364,8 @@ ngx_http_ai_ratelimit_merge_loc_conf(ngx_conf_t *cf, void *parent,
             use = conf->uses->elts;
 
             for (i = 0; i < conf->uses->nelts; i++) {
+                conf->nstates += ngx_http_ai_kind_meters(use[i].kind);
+
                 if (use[i].zone
                     && (use[i].zone->meters & NGX_HTTP_AI_LIMIT_TOKENS))
                 {

@@ -187,20 +187,26 @@ ngx_http_ai_lease_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_http_ai_amounts_t   lack;
     ngx_http_ai_waiter_t   *w;
 
+    if (t->cut == NULL) {
+        t->cut = ngx_palloc(r->pool, sizeof(ngx_http_ai_amounts_t));
+        if (t->cut == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
     /* an estimate above a whole limit is cut down to it */
 
     for (i = 0; i < NGX_HTTP_AI_METER_MAX; i++) {
-        t->cut.v[i] = t->held.v[i];
 
         if (t->limits[i].limit < 0) {
-            t->cut.v[i] = 0;
+            t->cut->v[i] = 0;
             continue;
         }
 
-        t->cut.v[i] = ngx_min(t->cut.v[i], t->limits[i].limit);
+        t->cut->v[i] = ngx_min(t->held.v[i], t->limits[i].limit);
 
         if (t->limits[i].burst > 0) {
-            t->cut.v[i] = ngx_min(t->cut.v[i], t->limits[i].burst);
+            t->cut->v[i] = ngx_min(t->cut->v[i], t->limits[i].burst);
         }
     }
 
@@ -258,7 +264,7 @@ ngx_http_ai_lease_try(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_http_ai_lease_adopt(zone, le, t->limits, now);
 
     if (local
-        && ngx_http_ai_lease_grant(zone, le, now, &t->cut, &l->refusal)
+        && ngx_http_ai_lease_grant(zone, le, now, t->cut, &l->refusal)
            != NGX_OK)
     {
         goto refused;
@@ -274,7 +280,7 @@ ngx_http_ai_lease_try(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         }
     }
 
-    ngx_http_ai_lease_lack(zone, le, now, limits, &t->cut, lack, &lacks);
+    ngx_http_ai_lease_lack(zone, le, now, limits, t->cut, lack, &lacks);
 
     if (lacks) {
 
@@ -293,13 +299,13 @@ ngx_http_ai_lease_try(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
     e = ngx_http_ai_limit_reserve(zone->store, &t->key, l->id,
                                   ngx_http_ai_zone_owner(), now,
-                                  now + l->deadline, limits, &t->cut,
+                                  now + l->deadline, limits, t->cut,
                                   &t->hold, &l->refusal);
 
     if (e == NGX_HTTP_AI_LIMIT_OK || e == NGX_HTTP_AI_LIMIT_REPEATED) {
         rc = NGX_OK;
         ngx_http_ai_lease_keep(zone, le);
-        ngx_http_ai_lease_prefetch(zone, le, now, &t->cut);
+        ngx_http_ai_lease_prefetch(zone, le, now, t->cut);
 
     } else if (e == NGX_HTTP_AI_LIMIT_FULL) {
         l->full = 1;
@@ -308,8 +314,7 @@ ngx_http_ai_lease_try(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
 refused:
 
-    ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits, t->states);
-    ngx_http_ai_lease_states(zone, &t->key, t->states, now);
+    ngx_http_ai_ticket_peek(t, now);
 
     if (rc != NGX_OK) {
         l->refusal.state = t->states[l->refusal.meter];
@@ -404,7 +409,7 @@ ngx_http_ai_lease_wait(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         le = ngx_http_ai_lease_get(t->zone, &t->key, 0);
 
         rc = le ? ngx_http_ai_lease_ask(t->zone, le, NGX_HTTP_AI_ASK_MORE,
-                                        &t->cut, &ask)
+                                        t->cut, &ask)
                 : NGX_ERROR;
 
         ngx_http_ai_zone_unlock(t->zone);

@@ -16,7 +16,12 @@
 static ngx_int_t ngx_http_ai_limit_prepare(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ratelimit_loc_conf_t *rlcf);
 static ngx_int_t ngx_http_ai_limit_take(ngx_http_request_t *r,
-    ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t, ngx_uint_t show);
+    ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
+    ngx_http_ai_limit_ask_t *ask);
+static ngx_uint_t ngx_http_ai_limit_unpriced(ngx_http_ai_limited_t *l,
+    ngx_http_ai_ticket_t *t);
+static ngx_uint_t ngx_http_ai_limit_forbidden(ngx_http_ai_limited_t *l,
+    ngx_http_ai_ticket_t *t);
 static void ngx_http_ai_limit_granted(ngx_http_ai_limited_t *l,
     ngx_http_ai_ticket_t *t);
 static ngx_int_t ngx_http_ai_limit_go(ngx_http_request_t *r,
@@ -98,6 +103,7 @@ ngx_http_ai_limit_go(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
     ngx_int_t                          rc;
     ngx_uint_t                         show;
     ngx_http_ai_ticket_t              *t;
+    ngx_http_ai_limit_ask_t            ask;
     ngx_http_ai_ratelimit_loc_conf_t  *rlcf;
 
     rlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_ratelimit_module);
@@ -114,14 +120,16 @@ ngx_http_ai_limit_go(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
                & ~ngx_http_ai_meter_bit(Q_MONEY);
     }
 
+    ask.id = l->id;
+    ask.owner = ngx_http_ai_zone_owner();
+    ask.now = ngx_http_ai_zone_now();
+    ask.deadline = ask.now + l->deadline;
+    ask.show = show;
+
     for ( /* void */ ; l->next < l->n; l->next++) {
         t = &l->tickets[l->next];
 
-        t->dry = (t->zone->kind == NGX_HTTP_AI_ZONE_LIMIT)
-                 ? (rlcf->dry & NGX_HTTP_AI_DRY_LIMIT) != 0
-                 : (rlcf->dry & NGX_HTTP_AI_DRY_QUOTA) != 0;
-
-        rc = ngx_http_ai_limit_take(r, l, t, show);
+        rc = ngx_http_ai_limit_take(r, l, t, &ask);
 
         if (rc == NGX_OK) {
             continue;
@@ -157,7 +165,7 @@ ngx_http_ai_limit_go(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
         return ngx_http_ai_limit_refuse(r, l);
     }
 
-    if (ngx_http_ai_limit_cap(l) != NGX_OK) {
+    if (l->capped && ngx_http_ai_limit_cap(l) != NGX_OK) {
         ngx_http_ai_limit_log(r, l, l->refused);
 
         l->dry = 0;
@@ -166,7 +174,7 @@ ngx_http_ai_limit_go(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
         return ngx_http_ai_limit_refuse(r, l);
     }
 
-    l->refreshed = ngx_http_ai_zone_now();
+    l->refreshed = ask.now;
     ngx_http_ai_zone_running(l);
 
     if (l->ctx->stream) {
@@ -183,63 +191,104 @@ static ngx_int_t
 ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_http_ai_ratelimit_loc_conf_t *rlcf)
 {
-    ngx_int_t                 rc;
-    ngx_str_t                 key;
-    ngx_uint_t                i;
-    ngx_http_ai_ticket_t     *t;
-    ngx_http_ai_limit_use_t  *use;
+    size_t                              size;
+    ngx_int_t                           rc;
+    ngx_str_t                           key;
+    ngx_uint_t                          i, own;
+    ngx_http_ai_ticket_t               *t;
+    ngx_http_ai_limit_use_t            *use;
+    ngx_http_ai_limit_zone_t           *zone;
+    ngx_http_ai_principal_t            *principal;
+    ngx_http_ai_limit_state_t          *states;
+    ngx_http_ai_ratelimit_main_conf_t  *rmcf;
+
+    rmcf = ngx_http_get_module_main_conf(r, ngx_http_ai_ratelimit_module);
 
     use = rlcf->uses->elts;
+    states = NULL;
+    principal = l->ctx->principal;
+
+    /* may limits be other than those of the zone? */
+
+    own = (rmcf->switch_data
+           || (principal && (principal->limits.len || principal->quotas.len)));
 
     for (i = 0; i < rlcf->uses->nelts; i++) {
 
-        rc = ngx_http_ai_limit_key(r, use[i].zone, &key);
+        zone = use[i].zone;
 
-        if (rc == NGX_DECLINED) {
-            continue;
-        }
+        if (zone->constant.len) {
+            key = zone->constant;
 
-        if (rc != NGX_OK) {
-            return NGX_ERROR;
-        }
+        } else {
+            rc = ngx_http_ai_limit_key(r, zone, &key);
 
-        if (l->tickets == NULL) {
-            /* not zeroed: what is read of it is set below, or when taken */
+            if (rc == NGX_DECLINED) {
+                continue;
+            }
 
-            l->tickets = ngx_palloc(r->pool, rlcf->uses->nelts
-                                             * sizeof(ngx_http_ai_ticket_t));
-            if (l->tickets == NULL) {
+            if (rc != NGX_OK) {
                 return NGX_ERROR;
             }
         }
 
+        if (l->tickets == NULL) {
+            size = rlcf->uses->nelts * sizeof(ngx_http_ai_ticket_t);
+
+            l->tickets = ngx_palloc(r->pool, size
+                                    + rlcf->nstates
+                                      * sizeof(ngx_http_ai_limit_state_t));
+            if (l->tickets == NULL) {
+                return NGX_ERROR;
+            }
+
+            states = (ngx_http_ai_limit_state_t *)
+                         ((u_char *) l->tickets + size);
+        }
+
         t = &l->tickets[l->n];
 
-        t->zone = use[i].zone;
+        /* the rest is set when it is taken */
+
+        t->zone = zone;
         t->key = key;
+        t->limits = zone->limits;
+        t->units = zone->units;
+        t->meters = zone->given;
+        t->zeros = zone->zeros;
+        t->states = states;
         t->overrun = use[i].overrun;
         t->output = 0;
-        t->taken = 0;
-        t->dry = 0;
-        t->shown = 0;
-        t->passed = 0;
-        t->bound = 0;
+        t->cut = NULL;
         t->waiter = NULL;
         t->pending = NULL;
         t->step = NGX_HTTP_AI_LIMIT_TOPUP;
         t->hold.key = 0;
+        t->passed = 0;
+        t->taken = 0;
+        t->shown = 0;
+        t->bound = 0;
+        t->dry = (rlcf->dry & ((zone->kind == NGX_HTTP_AI_ZONE_LIMIT)
+                               ? NGX_HTTP_AI_DRY_LIMIT
+                               : NGX_HTTP_AI_DRY_QUOTA))
+                 != 0;
 
-        rc = ngx_http_ai_ticket_limits(r, l, t);
-
-        if (rc == NGX_ERROR) {
+        if ((own || zone->variable)
+            && ngx_http_ai_ticket_limits(r, l, t) != NGX_OK)
+        {
             return NGX_ERROR;
         }
 
-        if (rc == NGX_OK) {
-            l->n++;
-            l->meters |= t->meters;
-            l->shared |= (t->zone->redis != NULL);
+        if (t->meters == 0) {
+            continue;
         }
+
+        l->n++;
+        l->meters |= t->meters;
+        l->shared |= (zone->redis != NULL);
+        l->capped |= (t->overrun == NGX_HTTP_AI_OVERRUN_CUT);
+
+        states += ngx_http_ai_kind_meters(zone->kind);
     }
 
     return NGX_OK;
@@ -313,7 +362,12 @@ ngx_http_ai_limit_count(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
 static void
 ngx_http_ai_limit_sum(ngx_http_ai_limited_t *l)
 {
-    ngx_http_ai_limit_amounts(l->ctx, l->input, l->output, &l->amounts);
+    if (l->meters & ngx_http_ai_meter_bit(Q_MONEY)) {
+        ngx_http_ai_limit_amounts(l->ctx, l->input, l->output, &l->amounts);
+
+    } else {
+        ngx_http_ai_limit_tokens(l->input, l->output, &l->amounts);
+    }
 
     l->amounts.v[NGX_HTTP_AI_METER_REQUESTS] = 1;
     l->amounts.v[NGX_HTTP_AI_METER_CONCURRENT] = 1;
@@ -328,15 +382,10 @@ ngx_http_ai_limit_amounts(ngx_http_ai_ctx_t *ctx, int64_t input,
     int64_t     cost;
     ngx_uint_t  more;
 
-    ngx_memzero(amounts, sizeof(ngx_http_ai_amounts_t));
-
     more = (input == NGX_HTTP_AI_LIMIT_MORE);
     input = ngx_max(input, 0);
 
-    amounts->v[NGX_HTTP_AI_METER_TOKENS] = input + output;
-    amounts->v[NGX_HTTP_AI_METER_INPUT] = input;
-    amounts->v[NGX_HTTP_AI_METER_OUTPUT] = output;
-    amounts->v[NGX_HTTP_AI_METER_Q_TOKENS] = input + output;
+    ngx_http_ai_limit_tokens(input, output, amounts);
 
     if (ctx->price == NULL) {
         return;
@@ -352,51 +401,81 @@ ngx_http_ai_limit_amounts(ngx_http_ai_ctx_t *ctx, int64_t input,
 }
 
 
+/* money needs a price, if the zone has nothing else to say about it */
+
+static ngx_uint_t
+ngx_http_ai_limit_unpriced(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t)
+{
+    ngx_http_ai_ctx_t  *ctx;
+
+    ctx = l->ctx;
+
+    if (t->zone->unknown_price || ctx->op == NGX_HTTP_AI_OP_COUNT_TOKENS) {
+        return 0;
+    }
+
+    if (ctx->price == NULL) {
+        l->unpriced = 1;
+        l->refusal.meter = NGX_HTTP_AI_METER_Q_MONEY;
+        return 1;
+    }
+
+    if (!t->dry) {
+        ctx->need_price = 1;
+    }
+
+    return 0;
+}
+
+
+/* the store would let the first one have all that there is */
+
+static ngx_uint_t
+ngx_http_ai_limit_forbidden(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; t->zeros >> i; i++) {
+        if ((t->zeros & ((ngx_uint_t) 1 << i)) && t->limits[i].limit == 0) {
+            l->forbidden = 1;
+            l->refusal.meter = i;
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 /* NGX_DECLINED: refused, l->refusal says by what */
 
 static ngx_int_t
 ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
-    ngx_http_ai_ticket_t *t, ngx_uint_t show)
+    ngx_http_ai_ticket_t *t, ngx_http_ai_limit_ask_t *ask)
 {
-    int64_t                    now;
     uint32_t                  *guess;
     ngx_int_t                  rc;
-    ngx_uint_t                 i;
-    ngx_http_ai_ctx_t         *ctx;
     ngx_http_ai_limit_e        e;
     ngx_http_ai_limit_zone_t  *zone;
 
-    ctx = l->ctx;
     zone = t->zone;
 
     if (t->waiter) {
-        rc = ngx_http_ai_lease_take(r, l, t, show);
+        rc = ngx_http_ai_lease_take(r, l, t, ask->show);
         goto shared;
     }
 
-    if (t->limits[NGX_HTTP_AI_METER_Q_MONEY].limit >= 0
-        && ctx->price == NULL && !zone->unknown_price
-        && ctx->op != NGX_HTTP_AI_OP_COUNT_TOKENS)
+    if ((t->meters & ngx_http_ai_meter_bit(Q_MONEY))
+        && ngx_http_ai_limit_unpriced(l, t))
     {
-        l->unpriced = 1;
-        l->refusal.meter = NGX_HTTP_AI_METER_Q_MONEY;
         return NGX_DECLINED;
-    }
-
-    if (t->limits[NGX_HTTP_AI_METER_Q_MONEY].limit >= 0
-        && !zone->unknown_price && !t->dry
-        && ctx->op != NGX_HTTP_AI_OP_COUNT_TOKENS)
-    {
-        ctx->need_price = 1;
     }
 
     t->bound = l->bound;
     t->held = l->amounts;
 
-    now = ngx_http_ai_zone_now();
-
     if (zone->kind != NGX_HTTP_AI_ZONE_LIMIT) {
-        ngx_http_ai_ticket_windows(t, now);
+        ngx_http_ai_ticket_windows(t, ask->now);
     }
 
     if (zone->sh->nraises && ngx_http_ai_ticket_own(r->pool, t) != NGX_OK) {
@@ -406,38 +485,32 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_http_ai_zone_lock(zone);
 
     if (t->limits != zone->limits) {
-        ngx_http_ai_raise_apply(zone, &t->key, t->limits, now);
+        ngx_http_ai_raise_apply(zone, &t->key, t->limits, ask->now);
     }
 
-    for (i = 0; t->zeros >> i; i++) {
-        if ((t->zeros & ((ngx_uint_t) 1 << i)) && t->limits[i].limit == 0) {
-            /* the store would let the first one have all that there is */
-            ngx_http_ai_zone_unlock(zone);
-
-            l->forbidden = 1;
-            l->refusal.meter = i;
-            return NGX_DECLINED;
-        }
+    if (t->zeros && ngx_http_ai_limit_forbidden(l, t)) {
+        ngx_http_ai_zone_unlock(zone);
+        return NGX_DECLINED;
     }
 
     if (zone->redis) {
         ngx_http_ai_zone_unlock(zone);
 
-        rc = ngx_http_ai_lease_take(r, l, t, show);
+        rc = ngx_http_ai_lease_take(r, l, t, ask->show);
         goto shared;
     }
 
-    guess = ngx_http_ai_key_guess(zone, &t->key);
+    guess = zone->constant.len ? zone->guesses
+                               : ngx_http_ai_key_guess(zone, &t->key);
+
     t->hold.key = *guess;
+    ask->amounts = &t->held;
 
-    e = ngx_http_ai_limit_reserve_of(zone->store, &t->key, l->id,
-                                     ngx_http_ai_zone_owner(), now,
-                                     now + l->deadline, t->limits,
-                                     t->meters
-                                     | (t->bound ? NGX_HTTP_AI_LIMIT_BOUND
-                                                 : 0),
-                                     &t->held, &t->hold, &l->refusal);
-
+    e = ngx_http_ai_limit_reserve_of(zone->store, &t->key, ask, t->limits,
+                                     t->bound
+                                     ? t->meters | NGX_HTTP_AI_LIMIT_BOUND
+                                     : t->meters,
+                                     &t->hold, &l->refusal, t->states);
     *guess = t->hold.key;
 
     if (e == NGX_HTTP_AI_LIMIT_SCARCE) {
@@ -445,17 +518,15 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
 
         ngx_http_ai_limit_count(r, l);
 
-        return ngx_http_ai_limit_take(r, l, t, show);
+        return ngx_http_ai_limit_take(r, l, t, ask);
     }
 
-    if (show && t->hold.index) {
-        ngx_http_ai_limit_left(zone->store, &t->hold, now, t->meters & show,
-                               t->states);
-        t->shown = 1;
+    if (ask->show && e != NGX_HTTP_AI_LIMIT_FULL) {
 
-    } else if (show && e != NGX_HTTP_AI_LIMIT_FULL) {
-        ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits,
-                               t->states);
+        if (t->hold.index == 0) {
+            ngx_http_ai_ticket_peek(t, ask->now);
+        }
+
         t->shown = 1;
     }
 
@@ -537,6 +608,26 @@ ngx_http_ai_limit_granted(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t)
 }
 
 
+void
+ngx_http_ai_ticket_peek(ngx_http_ai_ticket_t *t, int64_t now)
+{
+    ngx_http_ai_limit_zone_t   *zone;
+    ngx_http_ai_limit_state_t   states[NGX_HTTP_AI_METER_MAX];
+
+    zone = t->zone;
+
+    ngx_http_ai_limit_peek(zone->store, &t->key, now, t->limits, states);
+
+    if (zone->redis) {
+        ngx_http_ai_lease_states(zone, &t->key, states, now);
+    }
+
+    ngx_memcpy(t->states, states,
+               ngx_http_ai_kind_meters(zone->kind)
+               * sizeof(ngx_http_ai_limit_state_t));
+}
+
+
 /* all or none: those before the one that refused get theirs back */
 
 void
@@ -570,12 +661,7 @@ ngx_http_ai_limit_release(ngx_http_ai_limited_t *l, ngx_uint_t show)
         }
 
         if (show) {
-            ngx_http_ai_limit_peek(t->zone->store, &t->key, now, t->limits,
-                                   t->states);
-
-            if (t->zone->redis) {
-                ngx_http_ai_lease_states(t->zone, &t->key, t->states, now);
-            }
+            ngx_http_ai_ticket_peek(t, now);
         }
 
         ngx_http_ai_zone_unlock(t->zone);

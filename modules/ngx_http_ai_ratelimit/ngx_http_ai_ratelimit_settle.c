@@ -52,7 +52,7 @@ ngx_http_ai_limit_settle_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     input = ngx_min(ngx_max(input, 0), NGX_HTTP_AI_LIMIT_MOST / 4);
     output = ngx_min(ngx_max(output, 0), NGX_HTTP_AI_LIMIT_MOST / 4);
 
-    ngx_http_ai_limit_amounts(ctx, input, output, &actual);
+    ngx_http_ai_limit_tokens(input, output, &actual);
 
     actual.v[NGX_HTTP_AI_METER_Q_MONEY] = ngx_max(ctx->cost, 0);
     actual.v[NGX_HTTP_AI_METER_REQUESTS] = 1;

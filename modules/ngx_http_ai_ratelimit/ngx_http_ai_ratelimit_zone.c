@@ -343,23 +343,11 @@ ngx_http_ai_zone_enroll(ngx_http_ai_limit_zone_t *zone, ngx_log_t *log)
 
 
 void
-ngx_http_ai_zone_lock(ngx_http_ai_limit_zone_t *zone)
+ngx_http_ai_zone_repaired(ngx_http_ai_limit_zone_t *zone)
 {
-    ngx_shmtx_lock(&zone->shpool->mutex);
-
-    if (ngx_http_ai_limit_enter(zone->store)) {
-        ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0,
-                      "ai ratelimit: zone \"%V\" was repaired after a process "
-                      "had died in it", &zone->name);
-    }
-}
-
-
-void
-ngx_http_ai_zone_unlock(ngx_http_ai_limit_zone_t *zone)
-{
-    ngx_http_ai_limit_leave(zone->store);
-    ngx_shmtx_unlock(&zone->shpool->mutex);
+    ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0,
+                  "ai ratelimit: zone \"%V\" was repaired after a process "
+                  "had died in it", &zone->name);
 }
 
 

@@ -671,10 +671,11 @@ test_slots(void)
 static void
 test_bound(void)
 {
-    u_char                 id[16];
-    ngx_str_t              s;
-    ngx_uint_t             mask;
-    ngx_http_ai_amounts_t  a;
+    u_char                   id[16];
+    ngx_str_t                s;
+    ngx_uint_t               mask;
+    ngx_http_ai_amounts_t    a;
+    ngx_http_ai_limit_ask_t  ask;
 
     fresh();
     rate(M(REQUESTS), 2, 60000, 0);
@@ -687,10 +688,17 @@ test_bound(void)
     mask = 1 << M(REQUESTS) | 1 << M(TOKENS) | NGX_HTTP_AI_LIMIT_BOUND;
     ngx_str_set(&s, "a");
 
+    ask.id = id;
+    ask.owner = 1;
+    ask.now = T0;
+    ask.deadline = T0 + 30000;
+    ask.amounts = &a;
+    ask.show = 0;
+
 #define bound(n)                                                              \
     (name(id, n), memset(&holds[n], 0, sizeof(holds[n])),                     \
-     ngx_http_ai_limit_reserve_of(st, &s, id, 1, T0, T0 + 30000, limits,      \
-                                  mask, &a, &holds[n], &refusal))
+     ngx_http_ai_limit_reserve_of(st, &s, &ask, limits, mask, &holds[n],      \
+                                  &refusal, NULL))
 
     is_int(bound(0), NGX_HTTP_AI_LIMIT_OK, "a bound: eight times are there");
     is_int(bound(1), NGX_HTTP_AI_LIMIT_SCARCE, "... too little is left");
@@ -1534,6 +1542,165 @@ test_extreme(void)
 }
 
 
+/*
+ * The same operations where the usual case is tried first, and where it is
+ * not: two ledgers that stay the same.
+ */
+
+static void
+test_plain(void)
+{
+    char                          key[8];
+    u_char                       *other, id[16];
+    int64_t                       now, n;
+    ngx_str_t                     s;
+    ngx_uint_t                    i, j, k, m, mask, bad;
+    ngx_http_ai_rate_t           *r;
+    ngx_http_ai_hold_t            h[2][64];
+    ngx_http_ai_limit_e           rc[2];
+    ngx_http_ai_limit_key_t      *key0, *key1;
+    ngx_http_ai_meters_t          meters[2];
+    ngx_http_ai_limit_ask_t       ask;
+    ngx_http_ai_limit_state_t     states[2][M(MAX)];
+    ngx_http_ai_limit_store_t    *st2;
+    ngx_http_ai_amounts_t         a[2];
+    ngx_http_ai_limit_refusal_t   re[2];
+
+    fresh();
+
+    other = calloc(1, sizeof(block));
+    st2 = ngx_http_ai_limit_store_init(other, sizeof(block), 32);
+    memcpy(st2->seed, st->seed, sizeof(st->seed));
+
+    memset(h, 0, sizeof(h));
+    memset(a, 0, sizeof(a));
+
+    now = T0;
+    bad = 0;
+    srandom(17);
+
+    for (m = 0; m < M(CONCURRENT); m++) {
+        rate(m, 2000, 60000, 0);
+    }
+
+    limits[M(REQUESTS)].limit = 200;
+    limits[M(REQUESTS)].burst = 20;
+    limits[M(CONCURRENT)].limit = 9;
+
+    for (i = 0; i < 200000 && bad == 0; i++) {
+        now += (random() % 4) ? random() % 30 : 0;
+
+        if (random() % 2000 == 0) {
+            limits[random() % M(MAX)].limit = random() % 3000;
+        }
+
+        for (m = M(Q_REQUESTS); m < M(MAX); m++) {
+            window(m, ngx_max(limits[m].limit, 20000), now, 60000);
+        }
+
+        j = random() % 64;
+        name(id, j + 1);
+
+        if (h[0][j].index == 0) {
+            mask = (random() % 4) ? random() & 0xff : 0xff;
+            mask |= (random() % 4) ? 0 : NGX_HTTP_AI_LIMIT_BOUND;
+
+            for (m = 0; m < M(MAX); m++) {
+                a[0].v[m] = random() % ((random() % 50) ? 100 : 3000);
+            }
+
+            a[0].v[M(REQUESTS)] = random() % 8 != 0;
+            a[0].v[M(CONCURRENT)] = 1;
+            a[1] = a[0];
+
+            snprintf(key, sizeof(key), "k%d", (int) (j % 5));
+            s.data = (u_char *) key;
+            s.len = 2;
+
+            memset(re, 0, sizeof(re));
+            memset(states, 0, sizeof(states));
+
+            ask.id = id;
+            ask.owner = 1;
+            ask.now = now;
+            ask.deadline = now + 9;
+            ask.show = random() & 0xff;
+
+            ask.amounts = &a[0];
+            rc[0] = ngx_http_ai_limit_reserve_of(st, &s, &ask, limits, mask,
+                                                 &h[0][j], &re[0], states[0]);
+            ask.amounts = &a[1];
+            rc[1] = ngx_http_ai_limit_reserve_any(st2, &s, &ask, limits, mask,
+                                                  &h[1][j], &re[1]);
+
+            if (h[1][j].index) {
+                ngx_http_ai_limit_left(st2, &h[1][j], now,
+                                       mask & ask.show & 0xff, states[1]);
+            }
+
+            bad += (memcmp(&h[0][j], &h[1][j], sizeof(h[0][j])) != 0
+                    || (h[0][j].index
+                        && memcmp(states[0], states[1], sizeof(states[0]))
+                           != 0)
+                    || memcmp(&re[0], &re[1], sizeof(re[0])) != 0
+                    || memcmp(&a[0], &a[1], sizeof(a[0])) != 0);
+
+        } else {
+            for (m = 0; m < M(MAX); m++) {
+                n = random() % 200;
+                a[0].v[m] = (n > 150) ? 0 : n;
+            }
+
+            k = h[0][j].index;
+
+            rc[0] = ngx_http_ai_limit_settle(st, &h[0][j], id, now, &a[0]);
+            rc[1] = ngx_http_ai_limit_settle_any(st2, k, now, &a[0]);
+
+            h[0][j].index = 0;
+            h[1][j].index = 0;
+        }
+
+        bad += (rc[0] != rc[1]
+                || memcmp(&st->head, &st2->head, sizeof(st->head)) != 0
+                || ngx_http_ai_limit_check(st) != NULL
+                || ngx_http_ai_limit_check(st2) != NULL);
+
+        for (k = 1; k <= st->head.ktop; k++) {
+            key0 = ngx_http_ai_limit_key(st, k);
+            key1 = ngx_http_ai_limit_key(st2, k);
+
+            meters[0] = key0->meters;
+            meters[1] = key1->meters;
+
+            for (m = 0; m < NGX_HTTP_AI_LIMIT_RATES; m++) {
+                n = NGX_HTTP_AI_LIMIT_LOWS - meters[0].rates[m].nlows;
+
+                for ( /* void */ ; n; n--) {
+                    r = &meters[0].rates[m];
+                    r->seq[NGX_HTTP_AI_LIMIT_LOWS - n] = 0;
+                    r->low[NGX_HTTP_AI_LIMIT_LOWS - n] = 0;
+
+                    r = &meters[1].rates[m];
+                    r->seq[NGX_HTTP_AI_LIMIT_LOWS - n] = 0;
+                    r->low[NGX_HTTP_AI_LIMIT_LOWS - n] = 0;
+                }
+            }
+
+            bad += (memcmp(&key0->link, &key1->link, sizeof(key0->link)) != 0
+                    || memcmp(&meters[0], &meters[1], sizeof(meters[0]))
+                       != 0);
+        }
+    }
+
+    ok(bad == 0 && st->head.stats.reserved > 20000,
+       "plain: %u operations, %u of them reservations, %u refused: the same",
+       (unsigned) i, (unsigned) st->head.stats.reserved,
+       (unsigned) st->head.stats.refused);
+
+    free(other);
+}
+
+
 int
 main(void)
 {
@@ -1544,6 +1711,7 @@ main(void)
     test_windows();
     test_slots();
     test_bound();
+    test_plain();
     test_topup();
     test_reap();
     test_full();

@@ -185,6 +185,20 @@ die(const char *what)
 }
 
 
+static ngx_http_ai_amounts_t
+held(ngx_http_ai_limit_slot_t *h)
+{
+    ngx_uint_t             m;
+    ngx_http_ai_amounts_t  a;
+
+    for (m = 0; m < MAX; m++) {
+        a.v[m] = (h->place.mask & 1 << m) ? h->amounts.v[m] : 0;
+    }
+
+    return a;
+}
+
+
 static void
 conclude(ngx_uint_t z, record_t *r)
 {
@@ -220,7 +234,7 @@ conclude(ngx_uint_t z, record_t *r)
             memcpy(&id, h->id, 8);
 
             if (h->place.state == NGX_HTTP_AI_HOLD_LIVE && id == r->id) {
-                r->has = h->amounts;
+                r->has = held(h);
                 break;
             }
         }
@@ -240,7 +254,7 @@ conclude(ngx_uint_t z, record_t *r)
             break;
         }
 
-        r->has = h->amounts;
+        r->has = held(h);
         r->result = memcmp(&r->has, &r->had, sizeof(r->has)) ? DONE : REFUSED;
 
         break;
@@ -664,7 +678,7 @@ more(running_t *q)
         r->id = q->id;
         r->now = now;
         r->asked = a;
-        r->had = h->amounts;
+        r->had = held(h);
         r->hold = q->holds[i];
         memcpy(r->limits, limits, sizeof(limits));
         ngx_memory_barrier();

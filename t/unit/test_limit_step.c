@@ -46,6 +46,7 @@ static ngx_http_ai_limit_t         limits[M(MAX)];
 static ngx_http_ai_hold_t          holds[256];
 static u_char                      snapshot[8192];
 static size_t                      nsnapshot;
+static uint32_t                   wide;
 
 
 static ngx_http_ai_limit_e
@@ -59,6 +60,7 @@ take(const char *key, ngx_uint_t n, int64_t time, int64_t amount)
 
     memset(id, 0, sizeof(id));
     id[0] = n;
+    id[8] = n;
 
     for (m = 0; m < M(MAX); m++) {
         a.v[m] = amount;
@@ -103,6 +105,7 @@ settle(ngx_uint_t n, int64_t amount)
 
     memset(id, 0, sizeof(id));
     id[0] = n;
+    id[8] = n;
 
     for (m = 0; m < M(MAX); m++) {
         a.v[m] = amount;
@@ -134,6 +137,8 @@ init(void)
 
     /* long chains */
 
+    wide = st->hmask;
+
     st->kmask = 1;
     st->hmask = 1;
 
@@ -163,6 +168,36 @@ some(void)
 
     settle(3, 50);
     settle(5, 500);
+}
+
+
+/* no hold is in the chain of another, so they come and go the usual way */
+
+static void
+plain(void)
+{
+    init();
+
+    st->hmask = wide;
+
+    take("k1", 1, T0, 100);
+    take("k2", 2, T0, 100);
+    take("k2", 3, T0 + 1, 100);
+    settle(3, 50);
+}
+
+
+/* others of the key are running, so the least use since is noted */
+
+static void
+plain_several(void)
+{
+    plain();
+
+    take("k2", 4, T0 + 20, 100);
+    take("k2", 5, T0 + 30, 100);
+    take("k2", 6, T0 + 40, 100);
+    settle(6, 500);
 }
 
 
@@ -272,6 +307,40 @@ static void
 run_reserve(void)
 {
     take("k1", 20, T0 + 100, 50);
+}
+
+
+static void
+run_plain(void)
+{
+    /* where it is */
+
+    holds[25].key = 2;
+    take("k2", 25, T0 + 100, 50);
+}
+
+
+/* what was changed already is put back at once */
+
+static void
+run_plain_refused(void)
+{
+    holds[25].key = 2;
+    take("k2", 25, T0 + 100, 9990);
+}
+
+
+static void
+run_plain_settle(void)
+{
+    settle(2, 20);
+}
+
+
+static void
+run_plain_settle_more(void)
+{
+    settle(2, 2000);
 }
 
 
@@ -394,6 +463,12 @@ run_enter(void)
 
 static step_t  steps[] = {
     { "reserve", some, run_reserve, 0 },
+    { "reserve, plain", plain, run_plain, 0 },
+    { "reserve, plain, several", plain_several, run_plain, 0 },
+    { "reserve, not plain after all", plain_several, run_plain_refused, 0 },
+    { "settle, plain", plain, run_plain_settle, 0 },
+    { "settle, plain, several", plain_several, run_plain_settle, 0 },
+    { "settle, plain, more", plain_several, run_plain_settle_more, 0 },
     { "reserve, a new key", some, run_new, 0 },
     { "reserve, refused", some, run_refused, 0 },
     { "reserve, repeated", some, run_repeated, 0 },
