@@ -349,4 +349,36 @@ like $said, qr/the same path name "[^"]+cache" used in/, '... is refused';
     $gw->finish;
 }
 
+# a zone in memory alone has keys and a secret of its own, which it keeps; with
+# a directory it has those of all zones
+
+{
+    my $gw = node('1m');
+    is how($gw, 1), 'MISS', 'a question';
+    ok stored($gw, 1), '... in a file';
+    my ($file) = files($gw);
+    my ($key) = $file =~ m{/([0-9a-f]{64})$};
+    $gw->finish;
+
+    my $with = $gw->{conf};
+    (my $without = $with) =~ s/ disk=\S+;/;/;
+    isnt $without, $with, 'without a directory';
+
+    $gw = AI::Gateway->new(conf => $without, workers => 2)->start;
+    is how($gw, 1), 'MISS', 'the question, in memory alone';
+    is how($gw, 1), 'HIT', '... again';
+    ok $gw->reload, 'reload';
+    is how($gw, 1), 'HIT', '... keeps the secret';
+
+    ok $gw->reload(conf => $with), 'a directory is added';
+    is how($gw, 1), 'MISS', 'the question has another key';
+    ok stored($gw, 1), '... and is in a file';
+    is((files($gw))[0] =~ m{/([0-9a-f]{64})$} ? $1 : '', $key,
+       '... of the name that it had before');
+
+    ok $gw->reload(conf => $without), 'the directory is taken away';
+    is how($gw, 1), 'HIT', 'what was there is found';
+    $gw->finish;
+}
+
 done_testing();

@@ -13,6 +13,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use IO::Select;
+use IO::Socket::INET;
 use JSON::PP;
 use Test::More;
 use Time::HiRes qw(time sleep);
@@ -547,6 +548,60 @@ SKIP: {
     my $hit = ask('wait:1000', q => 'off', path => '/off/chat/completions');
     $hit->finish;
     is($hit->{headers}{'x-ai-cache'}, 'HIT', 'the answer is stored');
+}
+
+
+# one request of each question, also when another worker's flight ends between
+# a request's look and its flight
+
+{
+    my (@c, %how);
+    my $bad = 0;
+
+    for (1 .. 8) {
+        my $fh = IO::Socket::INET->new(PeerAddr => '127.0.0.1',
+                                       PeerPort => $gw->port(0)) or die;
+        $fh->autoflush;
+        push @c, $fh;
+    }
+
+    local $SIG{ALRM} = sub { die 'no answer' };
+    alarm 60 * $slow;
+
+    $p->reset;
+
+    for my $round (1 .. 150) {
+        my $body = encode_json(chat('p/n:1', messages => [
+            { role => 'user', content => "burst $round" } ]));
+        my %got;
+
+        for (@c) {
+            print $_ "POST $chat HTTP/1.1\r\nHost: a\r\n"
+                     . "Content-Type: application/json\r\nContent-Length: "
+                     . length($body) . "\r\n\r\n$body";
+        }
+
+        for my $fh (@c) {
+            local $/ = "\r\n\r\n";
+            my $head = <$fh>;
+            my ($len) = $head =~ /^content-length: (\d+)/mi;
+            my ($how) = $head =~ /^x-ai-cache: (\w+)/mi;
+
+            read $fh, (my $answer), $len;
+            $got{$how}++;
+        }
+
+        $how{$_} += $got{$_} for keys %got;
+        $bad++ if $got{MISS} != 1;
+    }
+
+    alarm 0;
+
+    is($bad, 0, 'bursts: one MISS of each question')
+        or diag(join ', ', map { "$_: $how{$_}" } sort keys %how);
+    is(scalar($p->log), 150, '... and one request to the provider');
+    cmp_ok($how{HIT}, '>', 0, '... hits');
+    cmp_ok($how{COALESCED}, '>', 0, '... and followers');
 }
 
 

@@ -31,14 +31,16 @@ my $proxy = $redis->proxy;
 
 sub node {
     my ($port, %opt) = @_;
+    my $timeout = delete $opt{timeout} // '200ms';
 
     return gateway(<<"END", workers => 2, %opt, server => <<'END2');
     ai_cache_zone answers 2m redis=main;
     ai_cache_zone small 256k redis=main max_size=2k;
-    ai_redis main { server 127.0.0.1:$port; timeout 200ms; }
+    ai_redis main { server 127.0.0.1:$port; timeout $timeout; }
     ai_provider p { dialect openai; endpoint $url; key none; }
 END
     ai_cache_any on;
+    add_header x-pid $pid always;
 
     location /v1/ {
         ai_pass model direct=on;
@@ -262,6 +264,58 @@ sleep 2;
 is how($three, 6), 'MISS', '... Redis is not used then';
 $redis->cmd('FLUSHDB');
 $three->finish;
+
+# a stale answer that another worker replaces while Redis is asked for a younger
+# one, and has none: the one that is there now is used
+
+{
+    my $gw = node($proxy->{port}, timeout => '5s', listen => 'reuseport');
+    my ($met, $twice) = (0, 0);
+
+    ok ready($gw), 'two workers behind a proxy';
+
+    my %path = (path => '/short/chat/completions');
+    ask($gw, "late $_", %path) for 1 .. 16;
+    ok $gw->wait_for(sub { keys_of('*:answers:*') > 16 }, 5 * $slow),
+        'sixteen questions';
+    sleep 1.2;
+    $redis->cmd('DEL', keys_of('*:answers:*'));
+
+    for my $round (1 .. 16) {
+        my $body = chat('p/n:20');
+        $body->{messages}[0]{content} = "question late $round";
+
+        $p->reset;
+        $redis->cmd('DEL', $_) for keys_of('*:answers:*');
+        $proxy->delay(0.8);
+        my $first = $gw->client->open($path{path}, $body);
+        sleep 0.1;
+        $proxy->delay(0);
+
+        my $start = time();
+        my $second = ask($gw, "late $round", %path);
+        my $early = time() - $start < 0.2;
+
+        if ($early && stored(1)) {
+            # and nothing in Redis
+            $redis->cmd('DEL', keys_of('*:answers:*'));
+        }
+
+        $first->finish;
+
+        $twice++ if requests($p) != 1;
+        next if $first->{headers}{'x-pid'} == $second->{headers}{'x-pid'};
+
+        # its Redis was asked before the other one's answer was there
+        $met++ if $early && $second->{headers}{'x-ai-cache'} eq 'EXPIRED'
+                  && $first->{headers}{'x-ai-cache'} eq 'HIT';
+        last if $met;
+    }
+
+    is $twice, 0, 'one of two asks the provider';
+    is $met, 1, '... and the other one finds its answer';
+    $gw->finish;
+}
 
 # slow and dead
 

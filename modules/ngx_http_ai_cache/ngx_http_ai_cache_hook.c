@@ -86,6 +86,7 @@ ngx_http_ai_cache_look(ngx_http_ai_cached_t *c)
     }
 
     c->step = NGX_HTTP_AI_CACHED_LOOKING;
+    c->stale = 0;
 
     c->found_rc = ngx_http_ai_cache_lookup(c->zone, c->key.id,
                                            c->request->pool, &c->found,
@@ -106,9 +107,6 @@ ngx_http_ai_cache_look_done(void *data, ngx_int_t rc,
     ngx_http_ai_cached_t *c = data;
 
     c->found_rc = rc;
-
-    /* others may have been faster meanwhile */
-    c->again = 1;
 
     c->api->resume(c->request);
 }
@@ -160,6 +158,7 @@ ngx_http_ai_cache_looked(ngx_http_ai_cached_t *c)
 ngx_int_t
 ngx_http_ai_cache_join(ngx_http_ai_cached_t *c)
 {
+    int64_t                     now, created;
     uint64_t                    flight;
     ngx_int_t                   rc;
     ngx_http_ai_cache_store_t  *st;
@@ -168,10 +167,23 @@ ngx_http_ai_cache_join(ngx_http_ai_cached_t *c)
         return ngx_http_ai_cache_lead(c, 0);
     }
 
+    now = ngx_http_ai_cache_now();
+    created = (c->found_rc == NGX_OK) ? c->found.meta.created : -1;
+
     st = ngx_http_ai_cache_lock(c->zone);
 
-    rc = ngx_http_ai_cache_begin(st, &c->meta, c->zone->worker,
-                                 ngx_http_ai_cache_now(), &flight);
+    if (c->inputs == NULL
+        && ngx_http_ai_cache_younger(st, c->key.id, created, now))
+    {
+
+        /* a flight has ended since it was looked for */
+
+        ngx_http_ai_cache_unlock(c->zone);
+
+        return ngx_http_ai_cache_look(c);
+    }
+
+    rc = ngx_http_ai_cache_begin(st, &c->meta, c->zone->worker, now, &flight);
 
     ngx_http_ai_cache_unlock(c->zone);
 
@@ -369,31 +381,10 @@ ngx_http_ai_cache_failed(ngx_http_ai_cached_t *c)
 static ngx_int_t
 ngx_http_ai_cache_lead(ngx_http_ai_cached_t *c, uint64_t flight)
 {
-    ngx_int_t                  rc;
-    ngx_http_ai_cache_meta_t   meta;
-    ngx_http_ai_cache_store_t *st;
+    ngx_int_t  rc;
 
     c->flight = flight;
     c->step = NGX_HTTP_AI_CACHED_PASSED;
-
-    if (flight && c->again && !c->stale && c->inputs == NULL) {
-
-        /* stored between the look and the beginning? */
-
-        st = ngx_http_ai_cache_lock(c->zone);
-
-        rc = ngx_http_ai_cache_get(st, c->key.id, ngx_http_ai_cache_now(),
-                                   &meta);
-
-        ngx_http_ai_cache_unlock(c->zone);
-
-        if (rc == NGX_OK) {
-            c->again = 0;
-            ngx_http_ai_cache_abandon(c);
-
-            return ngx_http_ai_cache_look(c);
-        }
-    }
 
     if (c->stale && c->conf->background && c->inputs == NULL
         && c->ctx->cached == NGX_HTTP_AI_CACHE_EXPIRED)

@@ -10,6 +10,7 @@
 #include "ngx_http_ai_cache_key.h"
 #include "ngx_http_ai_cache_member.h"
 #include "ngx_http_ai_cache_pivot.h"
+#include "ngx_http_ai_siphash.h"
 
 
 /* to be changed with anything that is hashed: entries outlive the binary */
@@ -31,7 +32,7 @@ static ngx_int_t ngx_http_ai_cache_key_members(ngx_http_ai_cache_canon_t *c,
 static ngx_uint_t ngx_http_ai_cache_key_alone(ngx_http_ai_json_t *j,
     ngx_uint_t n);
 static ngx_int_t ngx_http_ai_cache_key_end(ngx_http_ai_cache_canon_t *c,
-    ngx_http_ai_cache_key_t *key);
+    ngx_http_ai_cache_ask_t *ask, ngx_http_ai_cache_key_t *key);
 static ngx_int_t ngx_http_ai_cache_sha256(u_char *dst, u_char *data,
     size_t len);
 
@@ -58,7 +59,7 @@ ngx_http_ai_cache_key(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
                               ngx_http_ai_cache_key_alone(ask->json, w.input));
     }
 
-    rc = ngx_http_ai_cache_key_end(&c, key);
+    rc = ngx_http_ai_cache_key_end(&c, ask, key);
 
     ngx_http_ai_cache_canon_free(&c);
 
@@ -98,7 +99,7 @@ ngx_http_ai_cache_key_inputs(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
         c.out.last = c.out.start + len;
         ngx_http_ai_cache_canon_json(&c, j, i);
 
-        rc = ngx_http_ai_cache_key_end(&c, &keys[n]);
+        rc = ngx_http_ai_cache_key_end(&c, ask, &keys[n]);
         if (rc != NGX_OK) {
             break;
         }
@@ -291,14 +292,25 @@ ngx_http_ai_cache_key_alone(ngx_http_ai_json_t *j, ngx_uint_t n)
 
 static ngx_int_t
 ngx_http_ai_cache_key_end(ngx_http_ai_cache_canon_t *c,
-    ngx_http_ai_cache_key_t *key)
+    ngx_http_ai_cache_ask_t *ask, ngx_http_ai_cache_key_t *key)
 {
+    size_t    len;
+    uint64_t  tag[2];
+
     if (c->out.failed) {
         return NGX_ERROR;
     }
 
-    return ngx_http_ai_cache_sha256(key->id, c->out.start,
-                                    c->out.last - c->out.start);
+    len = c->out.last - c->out.start;
+
+    if (ask->secret == NULL) {
+        return ngx_http_ai_cache_sha256(key->id, c->out.start, len);
+    }
+
+    ngx_http_ai_siphash128_fast(ask->secret, c->out.start, len, tag);
+    ngx_memcpy(key->id, tag, sizeof(tag));
+
+    return NGX_OK;
 }
 
 

@@ -5,9 +5,14 @@
 
 
 /*
- * The key of a request: SHA-256 of all that can change its answer.  Plain C.
+ * The key of a request: a hash of all that can change its answer.  Plain C.
  * docs/cache-key.md says what is in it; what is not is in the table of
  * ngx_http_ai_cache_member.c.
+ *
+ * It is SHA-256 where it leaves the zone's memory, for a disk or Redis.  Where
+ * it does not it is 128 bits of SipHash-1-3 under a secret of the zone, and
+ * zeros, which costs a tenth: who does not know the secret cannot look for
+ * requests of the same key.
  */
 
 
@@ -41,6 +46,7 @@ typedef struct {
     ngx_str_t                  vary;          /* plain; all else that changes
                                                  the answer: values of headers,
                                                  versions of policies */
+    u_char                    *secret;        /* of the zone; NULL: SHA-256 */
 } ngx_http_ai_cache_ask_t;
 
 

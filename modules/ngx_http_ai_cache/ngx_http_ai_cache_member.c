@@ -16,6 +16,10 @@
 static void ngx_http_ai_cache_members_init(void);
 static ngx_uint_t ngx_http_ai_cache_member_hash(u_char *name, size_t len,
     ngx_uint_t place);
+static const ngx_http_ai_cache_member_t *ngx_http_ai_cache_member_escaped(
+    ngx_str_t *raw, ngx_uint_t place, ngx_uint_t *bit);
+static const ngx_http_ai_cache_member_t *ngx_http_ai_cache_member_named(
+    ngx_str_t *name, ngx_uint_t place, ngx_uint_t *bit);
 
 
 #define ngx_http_ai_cache_map(where, literal, form)                           \
@@ -381,9 +385,38 @@ const ngx_http_ai_cache_member_t *
 ngx_http_ai_cache_member(ngx_http_ai_json_t *j, ngx_uint_t key,
     ngx_uint_t place, ngx_uint_t *bit)
 {
-    u_char                            *end;
-    u_char                             buf[6 * NGX_HTTP_AI_CACHE_MAX_NAME];
-    ngx_str_t                          name;
+    ngx_str_t  name;
+
+    name = ngx_http_ai_json_raw(j, key);
+
+    return j->nodes[key].escaped
+           ? ngx_http_ai_cache_member_escaped(&name, place, bit)
+           : ngx_http_ai_cache_member_named(&name, place, bit);
+}
+
+
+static const ngx_http_ai_cache_member_t *
+ngx_http_ai_cache_member_escaped(ngx_str_t *raw, ngx_uint_t place,
+    ngx_uint_t *bit)
+{
+    u_char     buf[6 * NGX_HTTP_AI_CACHE_MAX_NAME];
+    ngx_str_t  name;
+
+    if (raw->len > sizeof(buf)) {
+        return NULL;
+    }
+
+    name.data = buf;
+    name.len = ngx_http_ai_json_unescape(buf, raw) - buf;
+
+    return ngx_http_ai_cache_member_named(&name, place, bit);
+}
+
+
+static const ngx_http_ai_cache_member_t *
+ngx_http_ai_cache_member_named(ngx_str_t *name, ngx_uint_t place,
+    ngx_uint_t *bit)
+{
     ngx_uint_t                         h, i;
     const ngx_http_ai_cache_member_t  *m;
 
@@ -391,25 +424,11 @@ ngx_http_ai_cache_member(ngx_http_ai_json_t *j, ngx_uint_t key,
         ngx_http_ai_cache_members_init();
     }
 
-    name = ngx_http_ai_json_raw(j, key);
-
-    if (j->nodes[key].escaped) {
-
-        if (name.len > sizeof(buf)) {
-            return NULL;
-        }
-
-        end = ngx_http_ai_json_unescape(buf, &name);
-
-        name.data = buf;
-        name.len = end - buf;
-    }
-
-    if (name.len == 0 || name.len > NGX_HTTP_AI_CACHE_MAX_NAME) {
+    if (name->len == 0 || name->len > NGX_HTTP_AI_CACHE_MAX_NAME) {
         return NULL;
     }
 
-    h = ngx_http_ai_cache_member_hash(name.data, name.len, place);
+    h = ngx_http_ai_cache_member_hash(name->data, name->len, place);
 
     for ( /* void */ ;
          ngx_http_ai_cache_buckets[h];
@@ -418,8 +437,8 @@ ngx_http_ai_cache_member(ngx_http_ai_json_t *j, ngx_uint_t key,
         i = ngx_http_ai_cache_buckets[h] - 1;
         m = &ngx_http_ai_cache_members[i];
 
-        if (m->name.len == name.len && m->place == place
-            && ngx_memcmp(m->name.data, name.data, name.len) == 0)
+        if (m->name.len == name->len && m->place == place
+            && ngx_memcmp(m->name.data, name->data, name->len) == 0)
         {
             *bit = ngx_http_ai_cache_bits[i];
             return m;

@@ -306,6 +306,10 @@ ngx_http_ai_cache_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
         if (conf->uses) {
             cmcf->used = 1;
+
+            /* a key is made of all of a request */
+
+            cmcf->api->parse_whole(cf);
         }
     }
 

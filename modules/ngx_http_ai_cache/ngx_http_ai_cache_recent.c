@@ -29,6 +29,7 @@ typedef struct {
 
 typedef struct {
     uint64_t                   body[2];
+    uint64_t                   secret[2];     /* of the zone, or zeros */
     uint64_t                   dialect;
     uint64_t                   op;
     uint64_t                   plan;
@@ -47,7 +48,8 @@ static ngx_http_ai_cache_recent_t  *ngx_http_ai_cache_recents;
 
 /* of bodies, and of all else: no request can be both */
 
-static u_char                       ngx_http_ai_cache_recent_secrets[2][16];
+static u_char
+    ngx_http_ai_cache_recent_secrets[2][NGX_HTTP_AI_SIPHASH_SECRET];
 
 
 ngx_int_t
@@ -66,8 +68,15 @@ ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
         return NGX_ABORT;
     }
 
-    ngx_http_ai_siphash128(ngx_http_ai_cache_recent_secrets[0], body->data,
-                           body->len, head.body);
+    ngx_http_ai_siphash128_fast(ngx_http_ai_cache_recent_secrets[0],
+                                body->data, body->len, head.body);
+
+    if (ask->secret) {
+        ngx_memcpy(head.secret, ask->secret, sizeof(head.secret));
+
+    } else {
+        ngx_memzero(head.secret, sizeof(head.secret));
+    }
 
     head.dialect = (uint64_t) (uintptr_t) ask->dialect;
     head.op = ask->op;
@@ -104,8 +113,8 @@ ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
         ngx_memcpy(p, ask->vary.data, ask->vary.len);
     }
 
-    ngx_http_ai_siphash128(ngx_http_ai_cache_recent_secrets[1], text, len,
-                           tag);
+    ngx_http_ai_siphash128_fast(ngx_http_ai_cache_recent_secrets[1], text, len,
+                                tag);
 
     e = &ngx_http_ai_cache_recents[tag[0]
                                    & (NGX_HTTP_AI_CACHE_RECENT_SLOTS - 1)];

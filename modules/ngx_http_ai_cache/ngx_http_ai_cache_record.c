@@ -45,7 +45,7 @@ ngx_http_ai_cache_sum_init(ngx_http_ai_cache_sum_t *sum)
 static void
 ngx_http_ai_cache_sum_stripes(uint64_t *lanes, u_char *p, u_char *last)
 {
-    uint64_t    a, b, c, d, w[4];
+    uint64_t  a, b, c, d, w;
 
     a = lanes[0];
     b = lanes[1];
@@ -53,16 +53,20 @@ ngx_http_ai_cache_sum_stripes(uint64_t *lanes, u_char *p, u_char *last)
     d = lanes[3];
 
     while (p < last) {
-        ngx_memcpy(w, p, 32);
-
-        a = (a ^ w[0]) * NGX_HTTP_AI_CACHE_PRIME;
-        b = (b ^ w[1]) * NGX_HTTP_AI_CACHE_PRIME;
-        c = (c ^ w[2]) * NGX_HTTP_AI_CACHE_PRIME;
-        d = (d ^ w[3]) * NGX_HTTP_AI_CACHE_PRIME;
-
+        ngx_memcpy(&w, p, 8);
+        a = (a ^ w) * NGX_HTTP_AI_CACHE_PRIME;
         a ^= a >> 32;
+
+        ngx_memcpy(&w, p + 8, 8);
+        b = (b ^ w) * NGX_HTTP_AI_CACHE_PRIME;
         b ^= b >> 32;
+
+        ngx_memcpy(&w, p + 16, 8);
+        c = (c ^ w) * NGX_HTTP_AI_CACHE_PRIME;
         c ^= c >> 32;
+
+        ngx_memcpy(&w, p + 24, 8);
+        d = (d ^ w) * NGX_HTTP_AI_CACHE_PRIME;
         d ^= d >> 32;
 
         p += 32;

@@ -341,9 +341,7 @@ ngx_http_ai_cache_new_id(ngx_str_t *id)
             left = 7;
         }
 
-        if ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z')
-            || (*p >= '0' && *p <= '9'))
-        {
+        if ((u_char) ((*p | 0x20) - 'a') < 26 || (u_char) (*p - '0') < 10) {
             *p = hex[n & 15];
             n >>= 4;
         }

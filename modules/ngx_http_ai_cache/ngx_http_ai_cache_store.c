@@ -251,6 +251,26 @@ ngx_http_ai_cache_get(ngx_http_ai_cache_store_t *st, u_char *id, int64_t now,
 }
 
 
+ngx_uint_t
+ngx_http_ai_cache_younger(ngx_http_ai_cache_store_t *st, u_char *id,
+    int64_t created, int64_t now)
+{
+    uint32_t                   i;
+    ngx_http_ai_cache_meta_t  *meta;
+
+    i = ngx_http_ai_cache_find(st, id);
+
+    if (i == 0) {
+        return 0;
+    }
+
+    meta = &ngx_http_ai_cache_entry(st, i)->meta;
+
+    return meta->created > created && meta->stale > now
+           && !ngx_http_ai_cache_purged(st, meta);
+}
+
+
 ngx_int_t
 ngx_http_ai_cache_copy(ngx_http_ai_cache_store_t *st,
     ngx_http_ai_cache_meta_t *meta, u_char *buf)

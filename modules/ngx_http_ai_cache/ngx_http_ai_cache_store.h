@@ -158,6 +158,10 @@ ngx_int_t ngx_http_ai_cache_get(ngx_http_ai_cache_store_t *st, u_char *id,
 ngx_int_t ngx_http_ai_cache_copy(ngx_http_ai_cache_store_t *st,
     ngx_http_ai_cache_meta_t *meta, u_char *buf);
 
+/* 1: get() would find one that was asked for after "created"; not counted */
+ngx_uint_t ngx_http_ai_cache_younger(ngx_http_ai_cache_store_t *st,
+    u_char *id, int64_t created, int64_t now);
+
 /*
  * Replaces what is there.  meta->size and meta->sum are set.  NGX_OK;
  * NGX_DECLINED: too large, purged, gone already, or the zone is full and what

@@ -20,6 +20,7 @@
 #include <ngx_http.h>
 #include "ngx_http_ai_core.h"
 #include "ngx_http_ai_cache_store.h"
+#include "ngx_http_ai_siphash.h"
 
 
 typedef enum {
@@ -40,6 +41,7 @@ typedef struct ngx_http_ai_cache_remote_s  ngx_http_ai_cache_remote_t;
 
 typedef struct {
     ngx_http_ai_cache_store_t *store;
+    u_char                     secret[NGX_HTTP_AI_SIPHASH_SECRET];
     ngx_atomic_t               lookups[8];    /* ngx_http_ai_cache_e */
     ngx_atomic_t               hits[NGX_HTTP_AI_CACHE_TIERS];
     ngx_atomic_t               misses[NGX_HTTP_AI_CACHE_TIERS];
@@ -128,6 +130,9 @@ char *ngx_http_ai_cache_purge(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 ngx_http_ai_cache_store_t *ngx_http_ai_cache_lock(
     ngx_http_ai_cache_zone_t *zone);
 void ngx_http_ai_cache_unlock(ngx_http_ai_cache_zone_t *zone);
+
+/* of keys that do not leave the zone; NULL: they do */
+u_char *ngx_http_ai_cache_secret(ngx_http_ai_cache_zone_t *zone);
 
 int64_t ngx_http_ai_cache_now(void);
 

@@ -11,6 +11,7 @@
  */
 
 
+#include <openssl/rand.h>
 #include "ngx_http_ai_cache.h"
 #include "ngx_http_ai_cache_disk.h"
 #include "ngx_http_ai_cache_remote.h"
@@ -238,6 +239,14 @@ ngx_http_ai_cache_zone_init(ngx_shm_zone_t *shm_zone, void *data)
         goto small;
     }
 
+    /* kept for as long as the answers are */
+
+    if (RAND_bytes(sh->secret, sizeof(sh->secret)) != 1) {
+        ngx_log_error(NGX_LOG_EMERG, shm_zone->shm.log, 0,
+                      "ai cache: RAND_bytes() failed");
+        return NGX_ERROR;
+    }
+
     shpool->data = sh;
     zone->sh = sh;
 
@@ -388,6 +397,13 @@ ngx_http_ai_cache_unlock(ngx_http_ai_cache_zone_t *zone)
 {
     ngx_http_ai_cache_leave(zone->sh->store);
     ngx_shmtx_unlock(&zone->shpool->mutex);
+}
+
+
+u_char *
+ngx_http_ai_cache_secret(ngx_http_ai_cache_zone_t *zone)
+{
+    return (zone->on_disk || zone->remote) ? NULL : zone->sh->secret;
 }
 
 

@@ -45,19 +45,6 @@ static u_char *ngx_http_ai_json_unescape_one(u_char *dst, u_char **src,
     u_char *last);
 
 
-u_char *
-ngx_http_ai_json_skip_space(u_char *p, u_char *last)
-{
-    while (p < last
-           && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
-    {
-        p++;
-    }
-
-    return p;
-}
-
-
 ngx_int_t
 ngx_http_ai_json_parse(ngx_http_ai_json_t *j, u_char *data, size_t len)
 {
@@ -635,7 +622,8 @@ ngx_uint_t
 ngx_http_ai_json_get(ngx_http_ai_json_t *j, ngx_uint_t obj, const char *name,
     size_t len)
 {
-    ngx_uint_t  i, found;
+    ngx_uint_t                found;
+    ngx_http_ai_json_node_t  *key, *last;
 
     found = NGX_HTTP_AI_JSON_NONE;
 
@@ -643,13 +631,21 @@ ngx_http_ai_json_get(ngx_http_ai_json_t *j, ngx_uint_t obj, const char *name,
         return found;
     }
 
-    for (i = ngx_http_ai_json_first(j, obj);
-         i != NGX_HTTP_AI_JSON_NONE;
-         i = ngx_http_ai_json_next(j, obj, i))
-    {
-        if (ngx_http_ai_json_key_eq(j, i, name, len)) {
-            found = i + 1;
+    last = &j->nodes[j->nodes[obj].next];
+
+    for (key = &j->nodes[obj + 1]; key < last; key = &j->nodes[key[1].next]) {
+
+        if (key->escaped) {
+
+            if (!ngx_http_ai_json_key_unescaped(key, name, len)) {
+                continue;
+            }
+
+        } else if (key->len != len || ngx_memcmp(key->start, name, len) != 0) {
+            continue;
         }
+
+        found = key + 1 - j->nodes;
     }
 
     return found;

@@ -241,7 +241,17 @@ ngx_int_t ngx_http_ai_json_unescape_str(ngx_pool_t *pool, ngx_str_t *raw,
 size_t ngx_http_ai_json_utf8(u_char *p, u_char *last, ngx_uint_t *valid);
 
 /* skips white space, returns the first other byte or "last" */
-u_char *ngx_http_ai_json_skip_space(u_char *p, u_char *last);
+static ngx_inline u_char *
+ngx_http_ai_json_skip_space(u_char *p, u_char *last)
+{
+    while (p < last
+           && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
+    {
+        p++;
+    }
+
+    return p;
+}
 
 
 /*

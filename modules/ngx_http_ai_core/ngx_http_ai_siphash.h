@@ -5,8 +5,12 @@
 
 
 /*
- * SipHash-2-4 with 128 bits of output: J.-P. Aumasson, D. J. Bernstein,
- * "SipHash: a fast short-input PRF", 2012, and its reference code.  Plain C.
+ * SipHash with 128 bits of output: J.-P. Aumasson, D. J. Bernstein, "SipHash:
+ * a fast short-input PRF", 2012, and its reference code.  Plain C.
+ *
+ * SipHash-2-4 is for what proves who somebody is.  SipHash-1-3, the variant of
+ * hash tables, costs half of it: for texts that are only to be told apart, by
+ * tags that are never shown.
  */
 
 
@@ -18,9 +22,16 @@
 #include <ngx_core.h>
 
 
-/* secret: 16 bytes.  On a big-endian machine the tag is another one than the
+#define NGX_HTTP_AI_SIPHASH_SECRET  16
+
+
+/* SipHash-2-4.  On a big-endian machine the tag is another one than the
  * reference's, and as good */
 void ngx_http_ai_siphash128(u_char *secret, u_char *data, size_t len,
+    uint64_t *tag);
+
+/* SipHash-1-3 */
+void ngx_http_ai_siphash128_fast(u_char *secret, u_char *data, size_t len,
     uint64_t *tag);
 
 

@@ -1160,6 +1160,41 @@ test_shared(void)
 }
 
 
+/* is there another one than what was found before? */
+
+static void
+test_younger(void)
+{
+    ngx_http_ai_cache_meta_t     m;
+    ngx_http_ai_cache_figures_t  before, after;
+
+    fresh(SIZE);
+
+    m = meta_of(1);
+
+    ok(!ngx_http_ai_cache_younger(st, m.id, -1, T0), "nothing there");
+
+    m.stale = T0 + 100;
+    data_of(1, 100, bytes);
+    ok(ngx_http_ai_cache_put(st, &m, bytes, 100, T0) == NGX_OK, "an entry");
+
+    ngx_http_ai_cache_figures(st, &before);
+
+    ok(ngx_http_ai_cache_younger(st, m.id, -1, T0)
+       && ngx_http_ai_cache_younger(st, m.id, T0 - 1, T0), "it is younger");
+    ok(!ngx_http_ai_cache_younger(st, m.id, T0, T0)
+       && !ngx_http_ai_cache_younger(st, m.id, T0 + 1, T0), "it is not");
+    ok(ngx_http_ai_cache_younger(st, m.id, -1, T0 + 99)
+       && !ngx_http_ai_cache_younger(st, m.id, -1, T0 + 100), "it is gone");
+
+    ngx_http_ai_cache_figures(st, &after);
+    ok(memcmp(&before, &after, sizeof(before)) == 0, "nothing was counted");
+
+    (void) purge(NGX_HTTP_AI_CACHE_RULE_MODEL, m.model, T0);
+    ok(!ngx_http_ai_cache_younger(st, m.id, -1, T0), "it is purged");
+}
+
+
 int
 main(void)
 {
@@ -1175,6 +1210,7 @@ main(void)
     test_model();
     test_rules();
     test_flights();
+    test_younger();
     test_shared();
 
     return done_testing();

@@ -35,6 +35,11 @@ typedef struct {
 } seen_t;
 
 
+/* of all keys; NULL: SHA-256 */
+
+static u_char  *secret;
+
+
 static doc_t  docs[] = {
 
     { "openai chat", &ngx_http_ai_dialect_openai, NGX_HTTP_AI_OP_CHAT,
@@ -412,6 +417,7 @@ ask_init(ngx_http_ai_cache_ask_t *ask, doc_t *d, ngx_http_ai_json_t *j)
     ngx_str_set(&ask->model, "m");
     ngx_str_set(&ask->scope, "acme");
     ngx_str_set(&ask->vary, "");
+    ask->secret = secret;
 }
 
 
@@ -1391,16 +1397,75 @@ test_inputs(void)
 }
 
 
+/* the two forms of a key */
+
+static void
+test_secret(void)
+{
+    u_char                   one[16], two[16];
+    ngx_uint_t               i;
+    ngx_http_ai_cache_key_t  a, b, plain;
+
+    static u_char            zeros[NGX_HTTP_AI_CACHE_ID_LEN - 16];
+
+    pool = ngx_create_pool(4096, NULL);
+
+    memset(one, 'k', sizeof(one));
+
+    ok(key_str(&docs[0], docs[0].text, &plain) == NGX_OK, "without a secret");
+
+    secret = one;
+
+    ok(key_str(&docs[0], docs[0].text, &a) == NGX_OK, "with a secret");
+
+    ok(memcmp(a.id + 16, zeros, sizeof(zeros)) == 0
+       && memcmp(plain.id + 16, zeros, sizeof(zeros)) != 0,
+       "half of the key is empty then");
+
+    ok(memcmp(a.id, plain.id, 16) != 0, "... and the other half another one");
+
+    secret = two;
+
+    for (i = 0; i < sizeof(one); i++) {
+        memcpy(two, one, sizeof(one));
+        two[i] ^= 1;
+
+        ok(key_str(&docs[0], docs[0].text, &b) == NGX_OK && !same(&a, &b),
+           "another secret, another key");
+    }
+
+    memcpy(two, one, sizeof(one));
+
+    ok(key_str(&docs[0], docs[0].text, &b) == NGX_OK && same(&a, &b),
+       "the same secret in another place");
+
+    secret = NULL;
+
+    ngx_destroy_pool(pool);
+}
+
+
 int
 main(void)
 {
-    test_changes();
-    test_pairs();
-    test_twins();
-    test_ask();
-    test_deterministic();
-    test_bounds();
-    test_inputs();
+    ngx_uint_t     i;
+    static u_char  bytes[16] = "0123456789abcde";
+
+    for (i = 0; i < 2; i++) {
+        secret = i ? bytes : NULL;
+
+        test_changes();
+        test_pairs();
+        test_twins();
+        test_ask();
+        test_deterministic();
+        test_bounds();
+        test_inputs();
+    }
+
+    secret = NULL;
+
+    test_secret();
 
     return done_testing();
 }

@@ -87,6 +87,7 @@ static void
 test_inputs(void)
 {
     char                     scope[2048];
+    u_char                   secret[16] = "a secret of zone";
     size_t                   i;
     uint64_t                 tag[2];
     ngx_str_t                text;
@@ -139,6 +140,23 @@ test_inputs(void)
 
     a.json = &wider;
     other(&a, &body, "another number of values");
+
+    a = ask;
+    a.secret = secret;
+    other(&a, &body, "a zone with a secret");
+
+    keep(&a, &body, 's');
+    ok(find(&a, &body, tag, &key) == NGX_OK && key.id[0] == 's',
+       "what was kept for it");
+
+    for (i = 0; i < sizeof(secret); i++) {
+        secret[i] ^= 1;
+        other(&a, &body, "another secret");
+        secret[i] ^= 1;
+    }
+
+    ok(find(&ask, &body, tag, &key) == NGX_OK && key.id[0] == 'k',
+       "that without a secret");
 
     set(&a, "acme", "m", "v");
     ok(find(&a, &body, tag, &key) == NGX_OK, "the same in another place");

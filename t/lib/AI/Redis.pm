@@ -183,7 +183,7 @@ sub proxy {
 
 sub relay {
     my ($listen, $control, $to) = @_;
-    my ($delay, %peer, @late) = (0);
+    my ($delay, %peer, %due, @late) = (0);
     my $select = IO::Select->new($listen, $control);
 
     while (1) {
@@ -218,11 +218,18 @@ sub relay {
 
             if (!sysread $s, my $data, 65536) {
                 delete @peer{$s, $other};
+                delete @due{$s, $other};
                 $select->remove($s, $other);
                 close $_ for $s, $other;
 
             } else {
-                push @late, [ time() + $delay, $other, $data ];
+                # in order on each connection, whatever the delay becomes
+                my $due = time() + $delay;
+                $due = $due{$other} if $due < ($due{$other} // 0);
+                $due{$other} = $due;
+
+                @late = sort { $a->[0] <=> $b->[0] }
+                             @late, [ $due, $other, $data ];
             }
         }
     }
