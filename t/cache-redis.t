@@ -278,7 +278,7 @@ $three->finish;
     ask($gw, "late $_", %path) for 1 .. 16;
     ok $gw->wait_for(sub { keys_of('*:answers:*') > 16 }, 5 * $slow),
         'sixteen questions';
-    sleep 1.2;
+    sleep 3.2;
     $redis->cmd('DEL', keys_of('*:answers:*'));
 
     for my $round (1 .. 16) {

@@ -170,10 +170,13 @@ for my $case ([ 'default', '', '', 33 ],
 
     is how(ask($gw, 1)), 'HIT', 'clients that leave are no harm';
 
-    ask($gw, 10 + $_, open => 1) for 1 .. 20;
+    $p->reset;
+    my @open = map { ask($gw, 10 + $_, open => 1) } 1 .. 20;
     is how(ask($gw, 40)), 'MISS', 'answers that are to be written';
+    $_->finish for @open;
     ok $gw->reload, '... while a worker ends';
-    is how(ask($gw, 40)), 'HIT', '... are';
+    ok $gw->wait_for(sub { how(ask($gw, 40)) eq 'HIT' }), '... are';
+    is scalar($p->log), 21, '... and each was asked for once';
     $gw->finish;
 }
 
