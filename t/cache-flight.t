@@ -449,11 +449,12 @@ for my $round (1 .. $ENV{AI_CACHE_ROUNDS} // 12) {
 {
     $p->reset;
 
-    # 3 MB, and time for all to join
-    my @s = ask('big:50+pace:50');
-    my @slow = map { ask('big:50+pace:50', q => $n, client => { rcvbuf => 4096 }) }
+    # 3 MB, when all of them are there
+    my $big = 'big:50+wait:500';
+    my @s = ask($big);
+    my @slow = map { ask($big, q => $n, client => { rcvbuf => 4096 }) }
                1 .. 5;
-    push @s, map { ask('big:50+pace:50', q => $n) } 1 .. 5;
+    push @s, map { ask($big, q => $n) } 1 .. 5;
 
     my $start = time();
     ok(finish(40, @s), 'the fast ones have ended');
@@ -478,10 +479,11 @@ for my $round (1 .. $ENV{AI_CACHE_ROUNDS} // 12) {
 {
     $p->reset;
 
-    my $slow_one = ask('big:50+pace:50', client => { rcvbuf => 4096 });
-    first_event($slow_one);
+    my $big = 'big:50+wait:500';
+    my $slow_one = ask($big, client => { rcvbuf => 4096 });
+    $p->wait_log(sub { @_ == 1 });
 
-    my @s = map { ask('big:50+pace:50', q => $n) } 1 .. 5;
+    my @s = map { ask($big, q => $n) } 1 .. 5;
     ok(finish(20, @s), 'a slow leader: its followers have ended');
     is(scalar(grep { length $_->{body} > 3_000_000 } @s), 5,
        '... with all of it');

@@ -118,8 +118,8 @@ for my $case ([ 'default', '', '', 33 ],
     my $off = $name eq 'off';
     my $gw = node($params, workers => 1, main => $main);
 
-    is threads($gw), $threads, "$name: $threads threads"
-        if -d "/proc/$$/task";
+    ok $gw->wait_for(sub { threads($gw) == $threads }),
+        "$name: $threads threads" if -d "/proc/$$/task";
 
     is how(ask($gw, 1)), 'MISS', "$name: a question";
     is how(ask($gw, 2, stream => 1)), 'MISS', '... streamed';

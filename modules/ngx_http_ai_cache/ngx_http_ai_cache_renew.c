@@ -26,6 +26,7 @@ typedef struct {
 } ngx_http_ai_cache_names_t;
 
 
+static ngx_str_t *ngx_http_ai_cache_time(void);
 static ngx_int_t ngx_http_ai_cache_first(ngx_str_t *data, ngx_str_t *text);
 static ngx_int_t ngx_http_ai_cache_names(ngx_http_ai_cached_t *c,
     ngx_str_t *text, ngx_http_ai_cache_names_t *names);
@@ -58,8 +59,7 @@ ngx_http_ai_cache_renew(ngx_http_ai_cached_t *c, ngx_str_t *data)
 {
     size_t                      n;
     u_char                     *end, head[NGX_HTTP_AI_CACHE_HEAD_MAX];
-    u_char                      created[NGX_TIME_T_LEN];
-    ngx_str_t                   text, old;
+    ngx_str_t                   text, old, *created;
     ngx_http_ai_cache_names_t   names;
 
     if (c->ctx->op == NGX_HTTP_AI_OP_EMBEDDINGS) {
@@ -83,7 +83,8 @@ ngx_http_ai_cache_renew(ngx_http_ai_cached_t *c, ngx_str_t *data)
         names.id.len = 0;
     }
 
-    n = ngx_sprintf(created, "%T", ngx_time()) - created;
+    created = ngx_http_ai_cache_time();
+    n = created->len;
 
     if (names.created.len != n) {
         names.created.len = 0;
@@ -118,13 +119,31 @@ ngx_http_ai_cache_renew(ngx_http_ai_cached_t *c, ngx_str_t *data)
 
     if (names.created.len) {
         ngx_memcpy(names.old_created, names.created.data, n);
-        ngx_memcpy(names.created.data, created, n);
+        ngx_memcpy(names.created.data, created->data, n);
     }
 
     if (c->ctx->stream) {
         ngx_http_ai_cache_renew_chunks(&names, &old, text.data, end,
                                        data->data + data->len);
     }
+}
+
+
+/* the current second as a text */
+
+static ngx_str_t *
+ngx_http_ai_cache_time(void)
+{
+    static time_t     sec;
+    static u_char     text[NGX_TIME_T_LEN];
+    static ngx_str_t  s = { 0, text };
+
+    if (s.len == 0 || sec != ngx_time()) {
+        sec = ngx_time();
+        s.len = ngx_sprintf(text, "%T", sec) - text;
+    }
+
+    return &s;
 }
 
 

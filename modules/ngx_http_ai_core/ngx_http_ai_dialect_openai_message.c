@@ -19,6 +19,8 @@
 
 static ngx_int_t ngx_http_ai_openai_message(ngx_http_ai_openai_req_t *r,
     ngx_uint_t n);
+static ngx_int_t ngx_http_ai_openai_said(ngx_http_ai_openai_req_t *r,
+    ngx_uint_t n, ngx_http_ai_part_t ***last);
 static ngx_int_t ngx_http_ai_openai_assistant(ngx_http_ai_openai_req_t *r,
     ngx_uint_t n, ngx_http_ai_part_t ***last);
 static ngx_int_t ngx_http_ai_openai_tool_call(ngx_http_ai_openai_req_t *r,
@@ -95,7 +97,7 @@ ngx_http_ai_openai_message(ngx_http_ai_openai_req_t *r, ngx_uint_t n)
     unsigned              cached;
     ngx_int_t             rc;
     ngx_str_t             role, cache, id, name;
-    ngx_uint_t            content, allowed, type;
+    ngx_uint_t            v, content, allowed, type, plain;
     ngx_http_ai_part_t   *part, **last;
     ngx_http_ai_turn_t   *turn;
     ngx_http_ai_json_t   *j;
@@ -109,8 +111,9 @@ ngx_http_ai_openai_message(ngx_http_ai_openai_req_t *r, ngx_uint_t n)
     ngx_str_null(&role);
     ngx_str_null(&name);
 
-    rc = ngx_http_ai_openai_string(r, ngx_http_ai_json_member(j, n, "role"),
-                                   "role", &role);
+    v = ngx_http_ai_json_member(j, n, "role");
+
+    rc = ngx_http_ai_openai_string(r, v, "role", &role);
     if (rc != NGX_OK) {
         return rc;
     }
@@ -119,10 +122,19 @@ ngx_http_ai_openai_message(ngx_http_ai_openai_req_t *r, ngx_uint_t n)
         return ngx_http_ai_openai_bad(r, "role", "is required", NULL);
     }
 
-    rc = ngx_http_ai_openai_string(r, ngx_http_ai_json_member(j, n, "name"),
-                                   "name", &name);
-    if (rc != NGX_OK) {
-        return rc;
+    content = ngx_http_ai_json_member(j, n, "content");
+
+    /* most have nothing else, which need not be looked for then */
+
+    plain = (content != NGX_HTTP_AI_JSON_NONE && j->nodes[n].count == 2);
+
+    if (!plain) {
+        v = ngx_http_ai_json_member(j, n, "name");
+
+        rc = ngx_http_ai_openai_string(r, v, "name", &name);
+        if (rc != NGX_OK) {
+            return rc;
+        }
     }
 
     turn = ngx_pcalloc(r->codec->pool, sizeof(ngx_http_ai_turn_t));
@@ -136,7 +148,6 @@ ngx_http_ai_openai_message(ngx_http_ai_openai_req_t *r, ngx_uint_t n)
     turn->name = name;
     last = &turn->parts;
 
-    content = ngx_http_ai_json_member(j, n, "content");
     type = ngx_http_ai_json_type(j, content);
     allowed = NGX_HTTP_AI_OPENAI_TEXT;
 
@@ -146,6 +157,10 @@ ngx_http_ai_openai_message(ngx_http_ai_openai_req_t *r, ngx_uint_t n)
 
     } else if (ngx_http_ai_str_is(&role, "assistant")) {
         turn->role = NGX_HTTP_AI_ROLE_ASSISTANT;
+
+        if (plain) {
+            return ngx_http_ai_openai_said(r, content, &last);
+        }
 
         rc = ngx_http_ai_openai_assistant(r, n, &last);
         if (rc != NGX_OK) {
@@ -233,6 +248,10 @@ ngx_http_ai_openai_message(ngx_http_ai_openai_req_t *r, ngx_uint_t n)
         return ngx_http_ai_openai_bad(r, "content", "must not be empty", NULL);
     }
 
+    if (plain) {
+        return NGX_OK;
+    }
+
 mark:
 
     /* a mark on the message is one on its last part */
@@ -249,6 +268,22 @@ mark:
     }
 
     return NGX_OK;
+}
+
+
+/* the content of an answer, which may have none */
+
+static ngx_int_t
+ngx_http_ai_openai_said(ngx_http_ai_openai_req_t *r, ngx_uint_t n,
+    ngx_http_ai_part_t ***last)
+{
+    if (ngx_http_ai_json_type(r->json, n) == NGX_HTTP_AI_JSON_NULL) {
+        return NGX_OK;
+    }
+
+    return ngx_http_ai_openai_content(r, n, NGX_HTTP_AI_OPENAI_TEXT
+                                            |NGX_HTTP_AI_OPENAI_REFUSAL,
+                                      last);
 }
 
 
@@ -332,13 +367,9 @@ ngx_http_ai_openai_assistant(ngx_http_ai_openai_req_t *r, ngx_uint_t n,
 
     v = ngx_http_ai_json_member(j, n, "content");
 
-    if (ngx_http_ai_json_type(j, v) != NGX_HTTP_AI_JSON_NULL) {
-        rc = ngx_http_ai_openai_content(r, v, NGX_HTTP_AI_OPENAI_TEXT
-                                              |NGX_HTTP_AI_OPENAI_REFUSAL,
-                                        last);
-        if (rc != NGX_OK) {
-            return rc;
-        }
+    rc = ngx_http_ai_openai_said(r, v, last);
+    if (rc != NGX_OK) {
+        return rc;
     }
 
     r->sublist = NULL;
