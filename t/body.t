@@ -252,7 +252,8 @@ my $s = $c->open($path, body_of(50_000), send => 20_000);
 select undef, undef, undef, 0.05;
 $s->abort;
 $s = $c->open($path, body_of(50_000), send => 20_000);
-select undef, undef, undef, 0.05;
+$gw->wait_for(sub { active($gw) > 0 });
+select undef, undef, undef, 0.3;
 $s->reset;
 
 ok(idle_again($gw), 'connections are gone');

@@ -34,10 +34,10 @@ my $gw = gateway(<<"END", listen => 'http2');
     ai_model unary   { target p/n:5; }
     ai_model cross   { target a/n:5; }
     ai_model large   { target p/n:3000; }
-    ai_model slow    { target p/n:40+pace:50; }
+    ai_model slow    { target p/n:60+pace:100; }
     ai_model hang    { target p/hang; }
-    ai_model backoff { target p/status:503; retry 1 backoff=8s..8s; }
-    ai_model drain   { target d/n:20+pace:30+usage:33.44; }
+    ai_model backoff { target p/status:503; retry 1 backoff=20s..20s; }
+    ai_model drain   { target d/n:20+pace:100+usage:33.44; }
     ai_model bad     { target p/status:503; retry off; }
 END
 
@@ -128,14 +128,20 @@ is(scalar(grep { $_->{hangup} } $p->log), 2, 'two are left at the provider');
 
 # RST_STREAM at each phase; the connection lives on
 
-for my $phase ([ 'hang', 0.2 ], [ 'backoff', 0.3 ], [ 'slow', 0.5 ],
-               [ 'drain', 0.2 ])
-{
-    my ($model, $wait) = @$phase;
-
+for my $model (qw(hang backoff slow drain)) {
     $p->reset;
     my $s = $c->request("$path?$model", chat($model, stream => 1));
-    $c->wait(sub { 0 }, $wait);
+    my $end = time() + 15;
+
+    while (time() < $end) {
+        my ($first) = $p->log;
+
+        last if $model =~ /slow|drain/ ? $s->{body} =~ /w2/
+                : $model eq 'backoff' ? $first && $first->{end} : $first;
+        $c->wait(sub { 0 }, 0.05);
+    }
+
+    $c->wait(sub { 0 }, 0.1);
     $c->rst($s);
 
     my $log = settled($gw, "$path?$model") // {};

@@ -212,7 +212,7 @@ my $slow = $gw->client->open('/conn/chat/completions', undef,
     raw => "POST /conn/chat/completions HTTP/1.1\r\nHost: a\r\n"
            . "Content-Length: 100\r\n\r\n{");
 $gw->wait_for(sub { active($gw) >= 1 });
-select undef, undef, undef, 0.2;
+select undef, undef, undef, 0.7;
 ($r) = at('conn');
 is($r->{status}, 503, 'limit_conn');
 is(eval { $r->json->{error}{type} }, 'server_error', '... JSON');

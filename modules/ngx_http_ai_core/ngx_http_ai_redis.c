@@ -1033,7 +1033,8 @@ ngx_http_ai_redis_failure(ngx_http_ai_redis_t *redis)
     }
 
     if (sh->failures == 0
-        || ngx_current_msec - (ngx_msec_t) sh->since > redis->within)
+        || (ngx_msec_int_t) (ngx_current_msec - (ngx_msec_t) sh->since)
+           > (ngx_msec_int_t) redis->within)
     {
         sh->since = ngx_current_msec;
         sh->failures = 0;

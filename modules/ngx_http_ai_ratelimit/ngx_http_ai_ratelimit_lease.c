@@ -191,7 +191,7 @@ ngx_uint_t
 ngx_http_ai_lease_valid(ngx_http_ai_lease_t *le)
 {
     return le->known
-           && ngx_current_msec - le->synced
+           && ngx_http_ai_lease_since(le->synced)
               < NGX_HTTP_AI_LEASE_TIME - NGX_HTTP_AI_LEASE_MARGIN;
 }
 

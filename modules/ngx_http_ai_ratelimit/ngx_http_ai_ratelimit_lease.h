@@ -36,6 +36,13 @@
 
 #define NGX_HTTP_AI_LEASE_SET     8
 
+/*
+ * ms since a time that any worker has written: it may be ahead of this one's,
+ * which is that of the beginning of its turn
+ */
+#define ngx_http_ai_lease_since(t)                                            \
+    ((ngx_msec_int_t) (ngx_current_msec - (t)))
+
 
 typedef struct {
     int64_t                        limit;     /* as last asked for; -1: not */

@@ -775,7 +775,7 @@ ngx_http_ai_lease_prefetch(ngx_http_ai_limit_zone_t *zone,
         /* not for one that came alone, or long after the last one */
 
         if (m->limit < 0 || m->free < 4 || m->chunk < 4 * amounts->v[i]
-            || amounts->v[i] == 0 || ngx_current_msec - m->given > 1000)
+            || amounts->v[i] == 0 || ngx_http_ai_lease_since(m->given) > 1000)
         {
             continue;
         }
@@ -976,10 +976,10 @@ ngx_http_ai_lease_words(u_char *p, ngx_http_ai_ask_t *ask,
 
             /* one that was used up soon was too small */
 
-            if (ngx_current_msec - m->given < 500) {
+            if (ngx_http_ai_lease_since(m->given) < 500) {
                 m->chunk = ngx_min(m->chunk * 2, NGX_HTTP_AI_LIMIT_MOST / 4);
 
-            } else if (ngx_current_msec - m->given > 4000) {
+            } else if (ngx_http_ai_lease_since(m->given) > 4000) {
                 m->chunk = m->chunk / 2;
             }
 
@@ -1227,7 +1227,7 @@ ngx_http_ai_lease_read(ngx_http_ai_ask_t *ask, ngx_http_ai_lease_t *le,
     }
 
     if (i < NGX_HTTP_AI_METER_CONCURRENT
-        && ngx_current_msec - le->touched > NGX_HTTP_AI_LEASE_IDLE)
+        && ngx_http_ai_lease_since(le->touched) > NGX_HTTP_AI_LEASE_IDLE)
     {
         key = ask->key;
 

@@ -181,7 +181,7 @@ ngx_http_ai_lease_tend(ngx_http_ai_limit_zone_t *zone,
 {
     ngx_str_t                   key;
     ngx_uint_t                  i, held, own, told;
-    ngx_msec_t                  idle;
+    ngx_msec_int_t              idle;
     ngx_http_ai_limit_t         limits[NGX_HTTP_AI_METER_MAX];
     ngx_http_ai_lease_meter_t  *m;
     ngx_http_ai_limit_state_t   states[NGX_HTTP_AI_METER_MAX];
@@ -190,7 +190,7 @@ ngx_http_ai_lease_tend(ngx_http_ai_limit_zone_t *zone,
         return 1;
     }
 
-    idle = ngx_current_msec - le->touched;
+    idle = ngx_http_ai_lease_since(le->touched);
 
     key.data = le->key;
     key.len = le->len;
@@ -248,7 +248,8 @@ ngx_http_ai_lease_tend(ngx_http_ai_limit_zone_t *zone,
     }
 
     if (!told
-        || (own && ngx_current_msec - le->synced > NGX_HTTP_AI_LEASE_RENEW))
+        || (own
+            && ngx_http_ai_lease_since(le->synced) > NGX_HTTP_AI_LEASE_RENEW))
     {
         (void) ngx_http_ai_lease_ask(zone, le, NGX_HTTP_AI_ASK_TELL, NULL,
                                      NULL);
