@@ -7,9 +7,8 @@
 /*
  * One line for each request, in the log phase: all stages are over, and bytes
  * and status are final.  Room for the longest line that this request can have
- * is asked for once, then it is only written.  Members that have their usual
- * value are left out: a line is half as long, and is read more often than
- * written.
+ * is asked for once, then it is only written.  What would say
+ * nothing new is left out: a line is half as long then.
  */
 
 
@@ -425,24 +424,21 @@ ngx_http_ai_log_line(u_char *p, ngx_http_request_t *r,
 
     p = ngx_http_ai_log_lit(p, ",\"operation\":\"");
     p = ngx_cpymem(p, s->data, s->len);
-    *p++ = '"';
 
-    ngx_http_ai_log_flag(p, "stream", ctx->stream);
+    if (ctx->stream) {
+        p = ngx_http_ai_log_lit(p, "\",\"stream\":true");
+
+    } else {
+        p = ngx_http_ai_log_lit(p, "\",\"stream\":false");
+    }
+
     ngx_http_ai_log_str(p, "path", &rec->path);
 
     ngx_http_ai_log_str(p, "key_id", &rec->key_id);
     ngx_http_ai_log_str(p, "tenant", &rec->tenant);
     ngx_http_ai_log_str(p, "user", &rec->user);
     ngx_http_ai_log_str(p, "team", &rec->team);
-
-    if (ctx->request_model.len != ctx->model.len
-        || ngx_memcmp(ctx->request_model.data, ctx->model.data,
-                      ctx->model.len)
-           != 0)
-    {
-        ngx_http_ai_log_str(p, "request_model", &ctx->request_model);
-    }
-
+    ngx_http_ai_log_str(p, "request_model", &ctx->request_model);
     ngx_http_ai_log_str(p, "model", &ctx->model);
     ngx_http_ai_log_str(p, "provider", &ctx->provider);
     ngx_http_ai_log_str(p, "region", &ctx->region);
@@ -465,10 +461,11 @@ ngx_http_ai_log_line(u_char *p, ngx_http_request_t *r,
     ngx_http_ai_log_flag(p, "recovered", ctx->recovered);
     ngx_http_ai_log_flag(p, "cut", ctx->cut);
 
-    if (ctx->usage_state != NGX_HTTP_AI_USAGE_PROVIDER) {
-        s = ngx_http_ai_usage_name(ctx->usage_state);
-        ngx_http_ai_log_str(p, "usage_state", s);
-    }
+    s = ngx_http_ai_usage_name(ctx->usage_state);
+
+    p = ngx_http_ai_log_lit(p, ",\"usage_state\":\"");
+    p = ngx_cpymem(p, s->data, s->len);
+    *p++ = '"';
 
     u = &ctx->usage;
 
@@ -484,9 +481,7 @@ ngx_http_ai_log_line(u_char *p, ngx_http_request_t *r,
         p = ngx_http_ai_log_lit(p, ",\"cost\":");
         p = ngx_http_ai_log_nano(p, ctx->cost);
 
-        if (!ngx_http_ai_str_is(&ctx->price_version, NGX_HTTP_AI_PRICE_CONF)) {
-            ngx_http_ai_log_str(p, "price_version", &ctx->price_version);
-        }
+        ngx_http_ai_log_str(p, "price_version", &ctx->price_version);
     }
 
     p = ngx_http_ai_log_times(p, rec);

@@ -340,6 +340,7 @@ ngx_http_ai_span_principal(ngx_http_ai_span_t *s)
     ngx_http_ai_attr_text(w, "nginx_ai.tenant", &p->tenant);
     ngx_http_ai_attr_text(w, "nginx_ai.team", &p->team);
     ngx_http_ai_attr_text(w, "user.id", &p->user);
+    ngx_http_ai_attr_text(w, "langfuse.user.id", &p->user);
 }
 
 
