@@ -150,8 +150,9 @@ struct ngx_http_ai_limit_store_s {
     uint64_t                   holds;
     uint64_t                   seed[2];
 
-    /* what follows is written, most of it in two cache lines */
-    uint64_t                   pad[5];
+    /* what follows is written, most of it in two cache lines and those of the
+     * undo record */
+    uint64_t                   line[5];
     uint64_t                   nundo;
 
     /*
@@ -168,6 +169,7 @@ struct ngx_http_ai_limit_store_s {
 
     ngx_http_ai_limit_head_t   head;
 
+    uint64_t                   lines[4];
     u_char                     undo[NGX_HTTP_AI_LIMIT_UNDO];
 };
 

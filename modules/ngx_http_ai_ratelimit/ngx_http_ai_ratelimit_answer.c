@@ -490,6 +490,7 @@ ngx_http_ai_limit_triple(ngx_http_request_t *r,
 static u_char *
 ngx_http_ai_limit_number(u_char *last, int64_t n)
 {
+    uint32_t  w, x;
     uint64_t  v, k;
 
     static const char  pairs[] =
@@ -500,19 +501,30 @@ ngx_http_ai_limit_number(u_char *last, int64_t n)
 
     v = (uint64_t) n;
 
-    while (v >= 10) {
+    while (v > 0xffffffff) {
         k = v / 100;
         last -= 2;
         ngx_memcpy(last, &pairs[2 * (v - k * 100)], 2);
-
-        if (k == 0) {
-            return last;
-        }
-
         v = k;
     }
 
-    *--last = (u_char) ('0' + v);
+    /* cheaper in 32 bits */
+
+    w = (uint32_t) v;
+
+    while (w >= 10) {
+        x = w / 100;
+        last -= 2;
+        ngx_memcpy(last, &pairs[2 * (w - x * 100)], 2);
+
+        if (x == 0) {
+            return last;
+        }
+
+        w = x;
+    }
+
+    *--last = (u_char) ('0' + w);
 
     return last;
 }

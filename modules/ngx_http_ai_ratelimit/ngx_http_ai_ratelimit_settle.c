@@ -114,7 +114,11 @@ ngx_http_ai_settle_ticket(ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
         ngx_http_ai_settle_states(t, now, after);
     }
 
-    zone->sh->changes++;
+    /* elsewhere nobody looks at it, and workers share what is around it */
+
+    if (zone->snapshot.len) {
+        zone->sh->changes++;
+    }
 
     ngx_http_ai_zone_unlock(zone);
 
