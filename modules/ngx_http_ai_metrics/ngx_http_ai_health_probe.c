@@ -322,7 +322,7 @@ ngx_http_ai_probe_redis(const ngx_http_ai_api_t *api, ngx_http_ai_out_t *out,
 }
 
 
-/* a bad file of a dataset is no reason: what was good before is in force */
+/* nginx does not start without what it needs, but files may be bad later */
 
 static ngx_int_t
 ngx_http_ai_probe_data(const ngx_http_ai_api_t *api, ngx_http_ai_out_t *out,
@@ -343,12 +343,11 @@ ngx_http_ai_probe_data(const ngx_http_ai_api_t *api, ngx_http_ai_out_t *out,
             return NGX_ERROR;
         }
 
-        if (status.required
-            && (status.state == NGX_HTTP_AI_DATA_NONE
-                || status.generation == 0))
+        if (status.state == NGX_HTTP_AI_DATA_STALE
+            || (status.required && status.state == NGX_HTTP_AI_DATA_NONE))
         {
             ngx_http_ai_probe_reason(out, n, "data", &status.name,
-                                      "is not loaded");
+                                     "is not what its file is");
         }
     }
 
