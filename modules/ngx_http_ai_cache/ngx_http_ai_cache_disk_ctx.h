@@ -24,7 +24,7 @@
 
 
 typedef struct {
-    time_t                       used;
+    int64_t                      used;        /* ms */
     off_t                        size;
     u_char                       id[NGX_HTTP_AI_CACHE_ID];
 } ngx_http_ai_cache_old_t;

@@ -33,6 +33,7 @@
 
 
 static void ngx_http_ai_cache_walk_dir(ngx_http_ai_cache_disk_t *disk);
+static int64_t ngx_http_ai_cache_file_ms(struct timespec *ts);
 static void ngx_http_ai_cache_walk_file(ngx_http_ai_cache_disk_t *disk,
     u_char *name, u_char *file, size_t len);
 static void ngx_http_ai_cache_walk_end(ngx_http_ai_cache_disk_t *disk);
@@ -159,6 +160,13 @@ ngx_http_ai_cache_walk_dir(ngx_http_ai_cache_disk_t *disk)
 }
 
 
+static int64_t
+ngx_http_ai_cache_file_ms(struct timespec *ts)
+{
+    return (int64_t) ts->tv_sec * 1000 + ts->tv_nsec / 1000000;
+}
+
+
 /* what is not ours is left alone */
 
 static void
@@ -200,10 +208,13 @@ ngx_http_ai_cache_walk_file(ngx_http_ai_cache_disk_t *disk, u_char *name,
         return;
     }
 
-    old.used = ngx_max(fi.st_atime, fi.st_mtime);
+    old.used = ngx_max(ngx_http_ai_cache_file_ms(&fi.st_atim),
+                       ngx_http_ai_cache_file_ms(&fi.st_mtim));
     old.size = ngx_file_size(&fi);
 
-    if (disk->zone->inactive && now - old.used > disk->zone->inactive) {
+    if (disk->zone->inactive
+        && now - (time_t) (old.used / 1000) > disk->zone->inactive)
+    {
         (void) ngx_http_ai_cache_disk_remove(disk, name, old.size);
         return;
     }
