@@ -62,6 +62,7 @@ sub answer {
     $say{usage} = undef if !$anthropic && $req->{json}{stream}
                            && !$req->{json}{stream_options}{include_usage};
     $say{stream} = $req->{json}{stream};
+    $say{id} = 'chatcmpl-0123456789' if !$anthropic;
 
     return $anthropic ? anthropic_script(%say) : openai_script(%say);
 }
