@@ -209,17 +209,22 @@ ngx_int_t ngx_http_ai_cache_header_hook(ngx_http_request_t *r,
 /* nothing fresh was found: as a hook */
 ngx_int_t ngx_http_ai_cache_join(ngx_http_ai_cached_t *c);
 
+/* what is too old, whole or of each input; as ngx_http_ai_cache_replay() */
+ngx_int_t ngx_http_ai_cache_send_stale(ngx_http_ai_cached_t *c);
+
 
 /* ngx_http_ai_cache_tap.c: the leader's side */
 
 /* the request goes to a provider, its answer may be stored */
 void ngx_http_ai_cache_tap(ngx_http_ai_cached_t *c);
 
-/* parts of a tap: some bytes for those who follow, how many they are, and
- * that the answer, which meta is of, is whole */
+/* parts of a tap: some bytes for those who follow, how many they are, that
+ * there is an error, and that the answer, which meta is of, is whole */
 void ngx_http_ai_cache_share(ngx_http_ai_cached_t *c, ngx_chain_t *in);
 ngx_uint_t ngx_http_ai_cache_tap_wanted(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
+ngx_int_t ngx_http_ai_cache_tap_failed(ngx_http_request_t *r,
+    ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err, ngx_int_t *rc);
 void ngx_http_ai_cache_landed(ngx_http_ai_cached_t *c);
 
 /* the request ends: so does what it leads */

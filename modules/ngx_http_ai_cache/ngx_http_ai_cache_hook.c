@@ -27,7 +27,6 @@ static ngx_int_t ngx_http_ai_cache_whole(ngx_http_ai_cached_t *c);
 static ngx_int_t ngx_http_ai_cache_failed(ngx_http_ai_cached_t *c);
 static ngx_int_t ngx_http_ai_cache_lead(ngx_http_ai_cached_t *c,
     uint64_t flight);
-static ngx_int_t ngx_http_ai_cache_send_stale(ngx_http_ai_cached_t *c);
 static ngx_int_t ngx_http_ai_cache_alone(ngx_http_ai_cached_t *c);
 static ngx_int_t ngx_http_ai_cache_go_on(ngx_http_ai_cached_t *c);
 static void ngx_http_ai_cache_cleanup(void *data);
@@ -411,7 +410,7 @@ ngx_http_ai_cache_lead(ngx_http_ai_cached_t *c, uint64_t flight)
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_ai_cache_send_stale(ngx_http_ai_cached_t *c)
 {
     if (c->inputs) {

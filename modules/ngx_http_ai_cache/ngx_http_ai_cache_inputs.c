@@ -42,8 +42,6 @@ static ngx_int_t ngx_http_ai_cache_inputs_body(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_str_t *body);
 static void ngx_http_ai_cache_inputs_data(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_chain_t *in);
-static ngx_int_t ngx_http_ai_cache_inputs_failed(ngx_http_request_t *r,
-    ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err, ngx_int_t *rc);
 static void ngx_http_ai_cache_inputs_end(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 
@@ -52,7 +50,7 @@ static const ngx_http_ai_tap_t  ngx_http_ai_cache_inputs_tap = {
     ngx_http_ai_cache_inputs_body,
     ngx_http_ai_cache_inputs_data,
     ngx_http_ai_cache_tap_wanted,
-    ngx_http_ai_cache_inputs_failed,
+    ngx_http_ai_cache_tap_failed,
     ngx_http_ai_cache_inputs_end
 };
 
@@ -405,38 +403,6 @@ ngx_http_ai_cache_inputs_stale(ngx_http_ai_cached_t *c)
     return (ngx_http_ai_cache_inputs_send(c, NGX_HTTP_AI_CACHE_STALE)
             == NGX_DONE)
            ? NGX_DONE : NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_http_ai_cache_inputs_failed(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
-    ngx_http_ai_error_t *err, ngx_int_t *rc)
-{
-    ngx_int_t              n;
-    ngx_http_ai_cached_t  *c;
-
-    c = ctx->cache;
-
-    if (!ngx_http_ai_cache_use_stale(c, err->class)) {
-        return NGX_DECLINED;
-    }
-
-    n = ngx_http_ai_cache_inputs_stale(c);
-
-    if (n == NGX_DECLINED) {
-        return NGX_DECLINED;
-    }
-
-    ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                  "ai cache: a stale answer is sent instead of an error: %V",
-                  ngx_http_ai_err_name(err->class));
-
-    /* what followers without stale ones are told */
-    c->error = err->class;
-
-    *rc = (n == NGX_DONE) ? ctx->rc : NGX_ERROR;
-
-    return NGX_OK;
 }
 
 

@@ -19,8 +19,6 @@
 
 static void ngx_http_ai_cache_tap_data(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx, ngx_chain_t *in);
-static ngx_int_t ngx_http_ai_cache_tap_failed(ngx_http_request_t *r,
-    ngx_http_ai_ctx_t *ctx, ngx_http_ai_error_t *err, ngx_int_t *rc);
 static void ngx_http_ai_cache_tap_end(ngx_http_request_t *r,
     ngx_http_ai_ctx_t *ctx);
 static void ngx_http_ai_cache_keep(ngx_http_ai_cached_t *c, ngx_chain_t *in);
@@ -170,7 +168,7 @@ ngx_http_ai_cache_tap_wanted(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_ai_cache_tap_failed(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_error_t *err, ngx_int_t *rc)
 {
@@ -183,7 +181,7 @@ ngx_http_ai_cache_tap_failed(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
         return NGX_DECLINED;
     }
 
-    n = ngx_http_ai_cache_replay(c, &c->found, NGX_HTTP_AI_CACHE_STALE);
+    n = ngx_http_ai_cache_send_stale(c);
 
     if (n == NGX_DECLINED) {
         return NGX_DECLINED;

@@ -1112,37 +1112,58 @@ ngx_http_ai_out_grow(ngx_http_ai_out_t *out, size_t n)
 void
 ngx_http_ai_out_int(ngx_http_ai_out_t *out, int64_t n)
 {
-    u_char         buf[NGX_INT64_LEN], *p;
-    uint64_t       u;
+    u_char    buf[NGX_INT64_LEN], *p;
+    uint64_t  u;
 
-    static u_char  pairs[] =
-        "00010203040506070809101112131415161718192021222324"
-        "25262728293031323334353637383940414243444546474849"
-        "50515253545556575859606162636465666768697071727374"
-        "75767778798081828384858687888990919293949596979899";
-
-    p = buf + NGX_INT64_LEN;
     u = (n < 0) ? 0 - (uint64_t) n : (uint64_t) n;
-
-    while (u >= 100) {
-        p -= 2;
-        ngx_memcpy(p, &pairs[u % 100 * 2], 2);
-        u /= 100;
-    }
-
-    if (u >= 10) {
-        p -= 2;
-        ngx_memcpy(p, &pairs[u * 2], 2);
-
-    } else {
-        *--p = (u_char) ('0' + u);
-    }
+    p = ngx_http_ai_digits(buf + NGX_INT64_LEN, u);
 
     if (n < 0) {
         *--p = '-';
     }
 
     ngx_http_ai_out_mem(out, p, buf + NGX_INT64_LEN - p);
+}
+
+
+u_char *
+ngx_http_ai_digits(u_char *last, uint64_t n)
+{
+    uint32_t  w, x;
+    uint64_t  k;
+
+    static const char  pairs[] =
+        "00010203040506070809101112131415161718192021222324"
+        "25262728293031323334353637383940414243444546474849"
+        "50515253545556575859606162636465666768697071727374"
+        "75767778798081828384858687888990919293949596979899";
+
+    while (n > 0xffffffff) {
+        k = n / 100;
+        last -= 2;
+        ngx_memcpy(last, &pairs[2 * (n - k * 100)], 2);
+        n = k;
+    }
+
+    /* cheaper in 32 bits */
+
+    w = (uint32_t) n;
+
+    while (w >= 10) {
+        x = w / 100;
+        last -= 2;
+        ngx_memcpy(last, &pairs[2 * (w - x * 100)], 2);
+
+        if (x == 0) {
+            return last;
+        }
+
+        w = x;
+    }
+
+    *--last = (u_char) ('0' + w);
+
+    return last;
 }
 
 

@@ -298,6 +298,10 @@ ngx_http_ai_out_mem(ngx_http_ai_out_t *out, const void *data, size_t len)
 
 void ngx_http_ai_out_int(ngx_http_ai_out_t *out, int64_t n);
 
+/* a number in decimal, before "last", which at most 20 bytes are for; returns
+ * its beginning.  ngx_sprintf() takes several times as long */
+u_char *ngx_http_ai_digits(u_char *last, uint64_t n);
+
 /* nano-dollars, not negative, as dollars with nine decimals; the latter
  * writes them at p and returns the end */
 void ngx_http_ai_out_dollars(ngx_http_ai_out_t *out, int64_t nano);

@@ -79,6 +79,25 @@ ngx_http_ai_limit_arm(ngx_http_ai_limit_store_t *st, u_char *to)
 }
 
 
+/* what changes with each hold; the first notes of a change */
+
+static ngx_inline u_char *
+ngx_http_ai_limit_note_hold(ngx_http_ai_limit_store_t *st,
+    ngx_http_ai_limit_key_t *k, ngx_http_ai_limit_slot_t *h, uint32_t *head)
+{
+    u_char  *to;
+
+    to = ngx_http_ai_limit_note(st, st->undo, &st->head.hfree,
+                                NGX_HTTP_AI_LIMIT_HOLDS_SIZE);
+    to = ngx_http_ai_limit_note(st, to, &k->link.nholds,
+                                NGX_HTTP_AI_LIMIT_COUNT_SIZE);
+    to = ngx_http_ai_limit_note(st, to, &h->place,
+                                sizeof(ngx_http_ai_limit_place_t));
+
+    return ngx_http_ai_limit_note(st, to, head, sizeof(uint32_t));
+}
+
+
 /* the time of rates, where no clock was set */
 
 static ngx_inline int64_t
@@ -172,15 +191,7 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     amounts = ask->amounts;
     slots = &kp->meters.slots;
 
-    to = st->undo;
-    to = ngx_http_ai_limit_note(st, to, &st->head.hfree,
-                                NGX_HTTP_AI_LIMIT_HOLDS_SIZE);
-    to = ngx_http_ai_limit_note(st, to, &kp->link.nholds,
-                                NGX_HTTP_AI_LIMIT_COUNT_SIZE);
-    to = ngx_http_ai_limit_note(st, to, &h->place,
-                                sizeof(ngx_http_ai_limit_place_t));
-    to = ngx_http_ai_limit_note(st, to, head, sizeof(uint32_t));
-
+    to = ngx_http_ai_limit_note_hold(st, kp, h, head);
     time = ngx_http_ai_limit_clock(st, now);
 
     ngx_http_ai_limit_arm(st, to);
@@ -389,15 +400,7 @@ ngx_http_ai_limit_settle_plain(ngx_http_ai_limit_store_t *st,
     k = ngx_http_ai_limit_key(st, h->key);
     head = ngx_http_ai_limit_hchain(st, h->chain);
 
-    to = st->undo;
-    to = ngx_http_ai_limit_note(st, to, &st->head.hfree,
-                                NGX_HTTP_AI_LIMIT_HOLDS_SIZE);
-    to = ngx_http_ai_limit_note(st, to, &k->link.nholds,
-                                NGX_HTTP_AI_LIMIT_COUNT_SIZE);
-    to = ngx_http_ai_limit_note(st, to, &h->place,
-                                sizeof(ngx_http_ai_limit_place_t));
-    to = ngx_http_ai_limit_note(st, to, head, sizeof(uint32_t));
-
+    to = ngx_http_ai_limit_note_hold(st, k, h, head);
     time = ngx_http_ai_limit_clock(st, now);
 
     ngx_http_ai_limit_arm(st, to);

@@ -55,7 +55,6 @@ static void ngx_http_ai_limit_least(ngx_http_ai_limited_t *l,
 static ngx_int_t ngx_http_ai_limit_triple(ngx_http_request_t *r,
     ngx_http_ai_limit_state_t *state, ngx_http_ai_triple_t *triple,
     ngx_uint_t date, u_char *p);
-static u_char *ngx_http_ai_limit_number(u_char *last, int64_t n);
 static ngx_int_t ngx_http_ai_limit_ietf(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l);
 static u_char *ngx_http_ai_limit_duration(u_char *last, int64_t ms);
@@ -441,7 +440,7 @@ ngx_http_ai_limit_triple(ngx_http_request_t *r,
     headers = &r->headers_out.headers;
 
     p += NGX_INT64_LEN;
-    value.data = ngx_http_ai_limit_number(p, state->limit);
+    value.data = ngx_http_ai_digits(p, state->limit);
     value.len = p - value.data;
 
     if (ngx_http_ai_header_push(headers, (char *) triple->limit.data,
@@ -452,7 +451,7 @@ ngx_http_ai_limit_triple(ngx_http_request_t *r,
     }
 
     p += NGX_INT64_LEN;
-    value.data = ngx_http_ai_limit_number(p, state->remaining);
+    value.data = ngx_http_ai_digits(p, state->remaining);
     value.len = p - value.data;
 
     if (ngx_http_ai_header_push(headers, (char *) triple->remaining.data,
@@ -482,51 +481,6 @@ ngx_http_ai_limit_triple(ngx_http_request_t *r,
     }
 
     return NGX_OK;
-}
-
-
-/* before "last", returns the beginning; ngx_sprintf() is slow in this */
-
-static u_char *
-ngx_http_ai_limit_number(u_char *last, int64_t n)
-{
-    uint32_t  w, x;
-    uint64_t  v, k;
-
-    static const char  pairs[] =
-        "00010203040506070809101112131415161718192021222324"
-        "25262728293031323334353637383940414243444546474849"
-        "50515253545556575859606162636465666768697071727374"
-        "75767778798081828384858687888990919293949596979899";
-
-    v = (uint64_t) n;
-
-    while (v > 0xffffffff) {
-        k = v / 100;
-        last -= 2;
-        ngx_memcpy(last, &pairs[2 * (v - k * 100)], 2);
-        v = k;
-    }
-
-    /* cheaper in 32 bits */
-
-    w = (uint32_t) v;
-
-    while (w >= 10) {
-        x = w / 100;
-        last -= 2;
-        ngx_memcpy(last, &pairs[2 * (w - x * 100)], 2);
-
-        if (x == 0) {
-            return last;
-        }
-
-        w = x;
-    }
-
-    *--last = (u_char) ('0' + w);
-
-    return last;
 }
 
 
@@ -765,7 +719,7 @@ ngx_http_ai_limit_duration(u_char *last, int64_t ms)
 
     if (ms < 1000) {
         *--last = 'm';
-        return ngx_http_ai_limit_number(last, ms);
+        return ngx_http_ai_digits(last, ms);
     }
 
     if (ms < 10000) {
@@ -776,21 +730,21 @@ ngx_http_ai_limit_duration(u_char *last, int64_t ms)
             *--last = '.';
         }
 
-        return ngx_http_ai_limit_number(last, s / 10);
+        return ngx_http_ai_digits(last, s / 10);
     }
 
     s = (ms + 999) / 1000;
 
-    last = ngx_http_ai_limit_number(last, s % 60);
+    last = ngx_http_ai_digits(last, s % 60);
 
     if (s >= 60) {
         *--last = 'm';
-        last = ngx_http_ai_limit_number(last, s / 60 % 60);
+        last = ngx_http_ai_digits(last, s / 60 % 60);
     }
 
     if (s >= 3600) {
         *--last = 'h';
-        last = ngx_http_ai_limit_number(last, s / 3600);
+        last = ngx_http_ai_digits(last, s / 3600);
     }
 
     return last;
