@@ -67,6 +67,16 @@ for file in $c_files $other_files; do
             last = $0
         }
 
+        # <ngx_config.h> says which parts of the system there are
+        c && file ~ /^modules/ && /^#include/ {
+            if ($2 !~ /ngx_/) {
+                foreign = 1
+
+            } else if (!ours++ && foreign) {
+                bad("a header of the system before <ngx_config.h>")
+            }
+        }
+
         c && FNR == 1 && $0 != ""  { bad("first line is not empty") }
         c && FNR == 3 && $0 !~ /Copyright \(C\) nginx AI gateway authors/ {
             bad("no copyright line")

@@ -4,10 +4,10 @@
  */
 
 
+#include "ngx_http_ai_auth_key.h"
+
 #include <stdint.h>
 #include <string.h>
-
-#include "ngx_http_ai_auth_key.h"
 
 
 #define NGX_HTTP_AI_KEY_BASE        62

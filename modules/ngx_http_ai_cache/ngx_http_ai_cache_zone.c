@@ -11,11 +11,12 @@
  */
 
 
-#include <openssl/rand.h>
 #include "ngx_http_ai_cache.h"
 #include "ngx_http_ai_cache_disk.h"
 #include "ngx_http_ai_cache_remote.h"
 #include "ngx_http_ai_cache_purge.h"
+
+#include <openssl/rand.h>
 
 
 /* ms between the calls of a worker's timer */

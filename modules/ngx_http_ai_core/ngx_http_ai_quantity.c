@@ -4,8 +4,9 @@
  */
 
 
-#include <string.h>
 #include "ngx_http_ai_quantity.h"
+
+#include <string.h>
 
 
 typedef struct {
