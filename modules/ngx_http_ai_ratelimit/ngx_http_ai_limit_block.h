@@ -352,6 +352,26 @@ ngx_http_ai_limit_input(ngx_http_ai_amounts_t *amounts)
 }
 
 
+/* most keys are short, and not worth a call */
+
+static ngx_inline ngx_uint_t
+ngx_http_ai_limit_equal(u_char *a, u_char *b, size_t len)
+{
+    uint64_t  n[4];
+
+    if (len < 8 || len > 16) {
+        return ngx_memcmp(a, b, len) == 0;
+    }
+
+    ngx_memcpy(&n[0], a, 8);
+    ngx_memcpy(&n[1], b, 8);
+    ngx_memcpy(&n[2], a + len - 8, 8);
+    ngx_memcpy(&n[3], b + len - 8, 8);
+
+    return ((n[0] ^ n[1]) | (n[2] ^ n[3])) == 0;
+}
+
+
 /* is the key there? */
 
 static ngx_inline ngx_uint_t
@@ -366,7 +386,7 @@ ngx_http_ai_limit_is(ngx_http_ai_limit_store_t *st, uint32_t i, ngx_str_t *key)
     k = ngx_http_ai_limit_key(st, i);
 
     return k->link.used && k->link.len == key->len
-           && ngx_memcmp(k->data, key->data, key->len) == 0;
+           && ngx_http_ai_limit_equal(k->data, key->data, key->len);
 }
 
 

@@ -108,7 +108,9 @@ ngx_http_ai_limit_check_keys(ngx_http_ai_limit_store_t *st, uint64_t *sums)
                    ? ngx_http_ai_meter_window(&k->meters, m)->held
                    : k->meters.slots.held;
 
-            sums[0] += held * ngx_http_ai_limit_weight(i, m);
+            if (m != NGX_HTTP_AI_METER_REQUESTS) {
+                sums[0] += held * ngx_http_ai_limit_weight(i, m);
+            }
         }
 
         sums[1] += k->link.nholds * ngx_http_ai_limit_weight(i, m);
@@ -218,7 +220,7 @@ ngx_http_ai_limit_check_holds(ngx_http_ai_limit_store_t *st, uint64_t *sums)
         }
 
         for (m = 0; m < NGX_HTTP_AI_METER_MAX; m++) {
-            if (h->place.mask & 1 << m) {
+            if ((h->place.mask & 1 << m) && m != NGX_HTTP_AI_METER_REQUESTS) {
                 sums[0] -= h->amounts.v[m]
                            * ngx_http_ai_limit_weight(h->key, m);
             }

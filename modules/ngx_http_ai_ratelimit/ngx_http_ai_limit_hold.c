@@ -402,7 +402,7 @@ ngx_http_ai_limit_hold(ngx_http_ai_limit_link_t *link,
          m++, bits >>= 1)
     {
         if (bits & 1) {
-            ngx_http_ai_rate_hold(&meters->rates[m], taken->v[m], seq, alone);
+            ngx_http_ai_rate_hold(meters, m, taken->v[m], seq, alone);
         }
     }
 
@@ -987,6 +987,13 @@ ngx_http_ai_limit_charge(ngx_http_ai_limit_store_t *st, uint32_t i,
          m++, bits >>= 1)
     {
         if (!(bits & 1)) {
+            continue;
+        }
+
+        if (m == NGX_HTTP_AI_METER_REQUESTS
+            && ngx_http_ai_amount(actual->v[m]) == h->amounts.v[m])
+        {
+            /* it was charged when it came */
             continue;
         }
 

@@ -47,7 +47,7 @@ typedef struct {
     int64_t                    time;      /* up to which it was refilled */
     int64_t                    used;
     int64_t                    frac;      /* [0, period); 0 if used is */
-    int64_t                    held;
+    int64_t                    held;      /* of requests: 0, they are used */
     int64_t                    base;      /* nothing is noted before */
     uint32_t                   nlows;
 
@@ -225,15 +225,22 @@ ngx_http_ai_rate_charge(ngx_http_ai_rate_t *r, int64_t amount, int64_t seq)
 
 
 static ngx_inline void
-ngx_http_ai_rate_hold(ngx_http_ai_rate_t *r, int64_t amount, int64_t seq,
-    ngx_uint_t alone)
+ngx_http_ai_rate_hold(ngx_http_ai_meters_t *meters, ngx_uint_t m,
+    int64_t amount, int64_t seq, ngx_uint_t alone)
 {
+    ngx_http_ai_rate_t  *r;
+
+    r = &meters->rates[m];
+
     if (alone) {
         r->nlows = 0;
         r->base = seq;
     }
 
-    r->held = ngx_http_ai_sum(r->held, amount);
+    if (m != NGX_HTTP_AI_METER_REQUESTS) {
+        r->held = ngx_http_ai_sum(r->held, amount);
+    }
+
     ngx_http_ai_rate_charge(r, amount, seq);
 }
 

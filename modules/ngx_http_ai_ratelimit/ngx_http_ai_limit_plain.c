@@ -113,6 +113,35 @@ ngx_http_ai_limit_clock(ngx_http_ai_limit_store_t *st, int64_t now)
 }
 
 
+void
+ngx_http_ai_limit_warm(ngx_http_ai_limit_store_t *st, uint32_t key,
+    uint32_t hold)
+{
+    ngx_http_ai_limit_key_t   *k;
+    ngx_http_ai_limit_slot_t  *h;
+
+    ngx_http_ai_limit_fetch(&st->nundo);
+    ngx_http_ai_limit_fetch(&st->head.hfree);
+    ngx_http_ai_limit_fetch(st->undo);
+    ngx_http_ai_limit_fetch(st->undo + 64);
+    ngx_http_ai_limit_fetch(st->undo + 128);
+
+    if (key) {
+        k = ngx_http_ai_limit_key(st, key);
+
+        ngx_http_ai_limit_fetch(k);
+        ngx_http_ai_limit_fetch(&k->meters.rates[0]);
+        ngx_http_ai_limit_fetch(&k->meters.rates[1]);
+        ngx_http_ai_limit_fetch(k->data);
+    }
+
+    h = ngx_http_ai_limit_slot(st, hold ? hold : st->head.hfree);
+
+    ngx_http_ai_limit_fetch(h);
+    ngx_http_ai_limit_fetch(&h->input);
+}
+
+
 ngx_http_ai_limit_e
 ngx_http_ai_limit_reserve_of(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
     ngx_http_ai_limit_ask_t *ask, ngx_http_ai_limit_t *limits,
@@ -243,10 +272,13 @@ ngx_http_ai_limit_reserve_plain(ngx_http_ai_limit_store_t *st, ngx_str_t *key,
             ngx_http_ai_rate_note(r, seq);
         }
 
+        if (m != NGX_HTTP_AI_METER_REQUESTS) {
+            r->held += amount;
+        }
+
         used += amount;
 
         r->used = used;
-        r->held += amount;
         h->amounts.v[m] = amount;
 
         if (show & (ngx_uint_t) 1 << m) {
@@ -416,8 +448,16 @@ ngx_http_ai_limit_settle_plain(ngx_http_ai_limit_store_t *st,
             continue;
         }
 
-        r = &k->meters.rates[m];
         amount = h->amounts.v[m];
+
+        if (m == NGX_HTTP_AI_METER_REQUESTS
+            && (actual->v[m] > 0 || amount == 0))
+        {
+            /* it was charged when it came */
+            continue;
+        }
+
+        r = &k->meters.rates[m];
 
         to = ngx_http_ai_limit_note_rate(st, to, r);
         ngx_http_ai_limit_arm(st, to);
@@ -427,10 +467,6 @@ ngx_http_ai_limit_settle_plain(ngx_http_ai_limit_store_t *st,
         r->held = ngx_http_ai_difference(r->held, amount);
 
         lack = amount - ngx_http_ai_amount(actual->v[m]);
-
-        if (m == NGX_HTTP_AI_METER_REQUESTS && lack != amount) {
-            continue;
-        }
 
         if (lack <= 0) {
             ngx_http_ai_rate_charge(r, -lack, seq);

@@ -225,6 +225,23 @@ ngx_http_ai_limit_e ngx_http_ai_limit_settle(ngx_http_ai_limit_store_t *st,
     ngx_http_ai_hold_t *hold, u_char *id, int64_t now,
     ngx_http_ai_amounts_t *actual);
 
+/* memory that is going to be written */
+
+#if defined __GNUC__ || defined __clang__
+#define ngx_http_ai_limit_fetch(p)  __builtin_prefetch((void *) (p), 1)
+#else
+#define ngx_http_ai_limit_fetch(p)  ((void) (p))
+#endif
+
+
+/*
+ * Without the lock: fetches what a reservation or the end of a hold (0: none)
+ * is going to change of this key (0: any).  To be called for several ledgers
+ * before the first of them is locked, so that their memory comes at once.
+ */
+void ngx_http_ai_limit_warm(ngx_http_ai_limit_store_t *st, uint32_t key,
+    uint32_t hold);
+
 /*
  * State of the meters of a hold's key as it was left by reserve() or topup(),
  * for those that "mask" has a bit for; of rates "limit" and "remaining", and

@@ -21,6 +21,7 @@
 
 
 #define NGX_HTTP_AI_LIMIT_KEY_MAX     128
+#define NGX_HTTP_AI_LIMIT_KEY_ROOM    32
 #define NGX_HTTP_AI_LIMIT_PARTS       4
 #define NGX_HTTP_AI_LIMIT_GUESSES     256
 #define NGX_HTTP_AI_LIMIT_ALERTS      8
@@ -129,20 +130,25 @@ typedef struct {
 } ngx_http_ai_key_part_t;
 
 
+/* what each request looks at is at the beginning, in few cache lines */
+
 typedef struct {
-    ngx_str_t                      name;
+    ngx_http_ai_limit_store_t     *store;
+    ngx_http_ai_zone_sh_t         *sh;
+#if (NGX_HAVE_ATOMIC_OPS)
+    ngx_atomic_t                  *lock;      /* of the slab pool */
+#endif
+    ngx_http_ai_redis_t           *redis;     /* NULL: none */
+    ngx_str_t                      snapshot;
+    ngx_uint_t                     nalerts;
     ngx_http_ai_zone_kind_e        kind;
-    ngx_str_t                      key_text;
-    ngx_http_complex_value_t       key;
-    ngx_http_ai_key_part_t         parts[NGX_HTTP_AI_LIMIT_PARTS];
-    ngx_uint_t                     nparts;    /* 0: a complex value only */
+    unsigned                       unknown_price:1;   /* is let through */
+    ngx_uint_t                     given;     /* bits of those with a limit */
+    ngx_uint_t                     zeros;     /* ... that allow nothing */
+    ngx_uint_t                     variable;  /* ... set by variables */
     ngx_str_t                      constant;  /* a key without variables */
-    uint32_t                       guesses[NGX_HTTP_AI_LIMIT_GUESSES];
-                                              /* where keys are, per worker */
-    ngx_http_ai_amount_t           amounts[NGX_HTTP_AI_METER_MAX];
-    ngx_uint_t                     meters;    /* bits of those set */
-    ngx_uint_t                     variable;  /* ... by variables */
-    int64_t                        burst;     /* 0: the whole limit */
+    ngx_uint_t                     nparts;    /* 0: a complex value only */
+    ngx_http_ai_key_part_t         parts[NGX_HTTP_AI_LIMIT_PARTS];
 
     /*
      * Those of requests, as far as they are constant: all but the windows,
@@ -150,19 +156,25 @@ typedef struct {
      */
     ngx_http_ai_limit_t            limits[NGX_HTTP_AI_METER_MAX];
     ngx_http_ai_window_e           units[NGX_HTTP_AI_METER_MAX];
-    ngx_uint_t                     given;     /* bits of those with a limit */
-    ngx_uint_t                     zeros;     /* ... that allow nothing */
+
+    uint32_t                       guesses[NGX_HTTP_AI_LIMIT_GUESSES];
+                                              /* where keys are, per worker */
+
+    ngx_str_t                      name;
+    ngx_str_t                      key_text;
+    ngx_http_complex_value_t       key;
+    ngx_http_ai_amount_t           amounts[NGX_HTTP_AI_METER_MAX];
+    ngx_uint_t                     meters;    /* bits of those set */
+    int64_t                        burst;     /* 0: the whole limit */
 
     ngx_http_ai_tz_t              *tz;
     ngx_uint_t                     week;      /* first day, 1 is Monday */
     ngx_uint_t                     month;     /* first day */
     ngx_uint_t                     alerts[NGX_HTTP_AI_LIMIT_ALERTS];
-    ngx_uint_t                     nalerts;   /* percents, rising */
-    ngx_str_t                      snapshot;
+                                              /* percents, rising */
     ngx_str_t                      loaded;    /* what was in the file, until
                                                  the file is ours */
     ngx_str_t                      redis_name;
-    ngx_http_ai_redis_t           *redis;     /* NULL: none */
     ngx_uint_t                     nodes;     /* while nobody can tell */
     ngx_array_t                   *kept;      /* leases of the worker */
     ngx_uint_t                     tended;
@@ -170,13 +182,10 @@ typedef struct {
 
     ngx_shm_zone_t                *shm_zone;
     ngx_slab_pool_t               *shpool;
-    ngx_http_ai_zone_sh_t         *sh;
-    ngx_http_ai_limit_store_t     *store;
 
     ngx_msec_t                     complained;    /* per worker */
     u_char                        *file;
     ngx_uint_t                     line;
-    unsigned                       unknown_price:1;   /* is let through */
 } ngx_http_ai_limit_zone_t;
 
 
@@ -254,6 +263,7 @@ typedef struct ngx_http_ai_waiter_s  ngx_http_ai_waiter_t;
 typedef struct {
     ngx_http_ai_limit_zone_t      *zone;
     ngx_str_t                      key;
+    uint32_t                      *guess;     /* where it is */
 
     /* of each meter; those of the zone as long as they are the same */
     ngx_http_ai_limit_t           *limits;
@@ -276,6 +286,9 @@ typedef struct {
     unsigned                       dry:1;
     unsigned                       shown:1;   /* states are good */
     unsigned                       bound:1;   /* input was not counted */
+
+    u_char                         room[NGX_HTTP_AI_LIMIT_KEY_ROOM];
+                                              /* for a short key */
 } ngx_http_ai_ticket_t;
 
 
@@ -368,6 +381,7 @@ void ngx_http_ai_zone_stop(ngx_cycle_t *cycle,
 static void ngx_http_ai_zone_lock(ngx_http_ai_limit_zone_t *zone);
 static void ngx_http_ai_zone_unlock(ngx_http_ai_limit_zone_t *zone);
 
+void ngx_http_ai_zone_wait(ngx_http_ai_limit_zone_t *zone);
 void ngx_http_ai_zone_repaired(ngx_http_ai_limit_zone_t *zone);
 
 /* 16 bytes that no other request has, and who holds it */
@@ -389,9 +403,12 @@ int64_t ngx_http_ai_zone_now(void);
 
 ngx_int_t ngx_http_ai_zone_key(ngx_conf_t *cf, ngx_http_ai_limit_zone_t *zone);
 
-/* NGX_DECLINED: it is empty */
+/* NGX_DECLINED: it is empty; "room" is KEY_ROOM bytes */
 ngx_int_t ngx_http_ai_limit_key(ngx_http_request_t *r,
-    ngx_http_ai_limit_zone_t *zone, ngx_str_t *key);
+    ngx_http_ai_limit_zone_t *zone, ngx_str_t *key, u_char *room);
+
+/* a key that may be too long; NGX_DECLINED: it is empty */
+ngx_int_t ngx_http_ai_key_fit(ngx_http_request_t *r, ngx_str_t *key);
 
 uint32_t *ngx_http_ai_key_guess(ngx_http_ai_limit_zone_t *zone,
     ngx_str_t *key);
@@ -597,18 +614,34 @@ void ngx_http_ai_snapshot_tick(ngx_http_ai_limit_zone_t *zone,
     ngx_log_t *log, ngx_uint_t last);
 
 
+/* what the next two are going to need, for all zones before the first one */
+
+static ngx_inline void
+ngx_http_ai_zone_warm(ngx_http_ai_limit_zone_t *zone, uint32_t key,
+    uint32_t hold)
+{
+#if (NGX_HAVE_ATOMIC_OPS)
+    ngx_http_ai_limit_fetch(zone->lock);
+#endif
+
+    ngx_http_ai_limit_warm(zone->store, key, hold);
+}
+
+
 /*
- * Most often nobody else has the lock, and nobody waits for it.  Those who
- * wait are woken by nginx.
+ * Nobody sleeps until this lock is free, so nobody has to be woken, and giving
+ * it back is a store: a locked instruction would cost as much as the taking.
+ * Nothing is allocated in the zone while workers run, so nginx does not take
+ * it, but for the dead.
  */
 
 static ngx_inline void
 ngx_http_ai_zone_lock(ngx_http_ai_limit_zone_t *zone)
 {
-#if (NGX_HAVE_ATOMIC_OPS && NGX_HAVE_POSIX_SEM)
+#if (NGX_HAVE_ATOMIC_OPS)
 
-    if (!ngx_atomic_cmp_set(zone->shpool->mutex.lock, 0, ngx_pid)) {
-        ngx_shmtx_lock(&zone->shpool->mutex);
+    if (!ngx_atomic_cmp_set(zone->lock, 0, ngx_pid)) {
+        ngx_http_ai_zone_wait(zone);
     }
 
 #else
@@ -626,16 +659,14 @@ ngx_http_ai_zone_unlock(ngx_http_ai_limit_zone_t *zone)
 {
     ngx_http_ai_limit_leave(zone->store);
 
-#if (NGX_HAVE_ATOMIC_OPS && NGX_HAVE_POSIX_SEM)
+#if (NGX_HAVE_ATOMIC_OPS)
 
-    if (ngx_atomic_cmp_set(zone->shpool->mutex.lock, ngx_pid, 0)
-        && *zone->shpool->mutex.wait)
-    {
-        /* whoever came after this has seen that it is free */
-
-        ngx_shmtx_lock(&zone->shpool->mutex);
-        ngx_shmtx_unlock(&zone->shpool->mutex);
-    }
+#if defined __GNUC__ || defined __clang__
+    __atomic_store_n(zone->lock, 0, __ATOMIC_RELEASE);
+#else
+    ngx_memory_barrier();
+    *zone->lock = 0;
+#endif
 
 #else
     ngx_shmtx_unlock(&zone->shpool->mutex);

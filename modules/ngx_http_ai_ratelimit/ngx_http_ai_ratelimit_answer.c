@@ -386,6 +386,21 @@ ngx_http_ai_limit_unbound(ngx_http_ai_limited_t *l)
 }
 
 
+static ngx_inline ngx_uint_t
+ngx_http_ai_limit_tighter(ngx_http_ai_limit_state_t *one,
+    ngx_http_ai_limit_state_t *two)
+{
+    if (one->limit == two->limit) {
+        return one->remaining < two->remaining;
+    }
+
+    /* a product may be too large for an integer */
+
+    return (double) one->remaining * (double) two->limit
+           < (double) two->remaining * (double) one->limit;
+}
+
+
 /* for each triple, of all zones the one of which the smallest share is left */
 
 static void
@@ -414,12 +429,7 @@ ngx_http_ai_limit_least(ngx_http_ai_limited_t *l, u_char *kinds,
             state = &t->states[m];
             found = &least[kinds[m]];
 
-            /* a product may be too large for an integer */
-
-            if (*found == NULL
-                || (double) state->remaining * (double) (*found)->limit
-                   < (double) (*found)->remaining * (double) state->limit)
-            {
+            if (*found == NULL || ngx_http_ai_limit_tighter(state, *found)) {
                 *found = state;
             }
         }

@@ -20,10 +20,10 @@
      || ((ch) >= '0' && (ch) <= '9') || (ch) == '_')
 
 
-static ngx_int_t ngx_http_ai_key_join(ngx_http_request_t *r,
-    ngx_http_ai_limit_zone_t *zone, ngx_str_t *key);
-static ngx_int_t ngx_http_ai_key_shorten(ngx_http_request_t *r,
-    ngx_str_t *key);
+static ngx_inline ngx_int_t ngx_http_ai_key_join(ngx_http_request_t *r,
+    ngx_http_ai_limit_zone_t *zone, ngx_str_t *key, u_char *room);
+static ngx_inline u_char *ngx_http_ai_key_copy(u_char *p, u_char *data,
+    size_t len);
 
 
 /* the text is good: it was compiled as a complex value */
@@ -98,90 +98,116 @@ ngx_http_ai_zone_key(ngx_conf_t *cf, ngx_http_ai_limit_zone_t *zone)
 
 ngx_int_t
 ngx_http_ai_limit_key(ngx_http_request_t *r, ngx_http_ai_limit_zone_t *zone,
-    ngx_str_t *key)
+    ngx_str_t *key, u_char *room)
 {
-    if (zone->nparts) {
+    if (ngx_http_ai_key_join(r, zone, key, room) == NGX_OK
+        && key->len <= NGX_HTTP_AI_LIMIT_KEY_MAX)
+    {
+        return key->len ? NGX_OK : NGX_DECLINED;
+    }
 
-        if (ngx_http_ai_key_join(r, zone, key) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-    } else if (ngx_http_complex_value(r, &zone->key, key) != NGX_OK) {
+    if (ngx_http_complex_value(r, &zone->key, key) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    if (key->len == 0) {
-        return NGX_DECLINED;
-    }
-
-    if (key->len <= NGX_HTTP_AI_LIMIT_KEY_MAX) {
-        return NGX_OK;
-    }
-
-    return ngx_http_ai_key_shorten(r, key);
+    return ngx_http_ai_key_fit(r, key);
 }
 
 
-static ngx_int_t
+/* NGX_DECLINED: of many parts, or too long for the room */
+
+static ngx_inline ngx_int_t
 ngx_http_ai_key_join(ngx_http_request_t *r, ngx_http_ai_limit_zone_t *zone,
-    ngx_str_t *key)
+    ngx_str_t *key, u_char *room)
 {
-    u_char                     *p;
-    ngx_str_t                   parts[NGX_HTTP_AI_LIMIT_PARTS];
-    ngx_uint_t                  i;
-    ngx_http_ai_key_part_t     *part;
+    u_char                     *p, *data;
+    size_t                      len;
+    ngx_http_ai_key_part_t     *part, *last;
     ngx_http_variable_value_t  *vv;
 
-    key->len = 0;
+    if (zone->nparts == 0) {
+        return NGX_DECLINED;
+    }
 
-    for (i = 0; i < zone->nparts; i++) {
-        part = &zone->parts[i];
+    p = room;
+    last = zone->parts + zone->nparts;
+
+    for (part = zone->parts; part < last; part++) {
 
         if (part->index == NGX_ERROR) {
-            parts[i] = part->text;
+            len = part->text.len;
+            data = part->text.data;
 
         } else {
             vv = ngx_http_get_flushed_variable(r, part->index);
 
             if (vv == NULL || vv->not_found) {
-                ngx_str_null(&parts[i]);
+                len = 0;
+                data = NULL;
 
             } else {
-                parts[i].len = vv->len;
-                parts[i].data = vv->data;
+                len = vv->len;
+                data = vv->data;
+            }
+
+            if (zone->nparts == 1) {
+                key->len = len;
+                key->data = data;
+                return NGX_OK;
             }
         }
 
-        key->len += parts[i].len;
+        if (len > (size_t) (room + NGX_HTTP_AI_LIMIT_KEY_ROOM - p)) {
+            return NGX_DECLINED;
+        }
+
+        p = ngx_http_ai_key_copy(p, data, len);
     }
 
-    if (zone->nparts == 1) {
-        key->data = parts[0].data;
-        return NGX_OK;
-    }
-
-    p = ngx_pnalloc(r->pool, key->len);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    key->data = p;
-
-    for (i = 0; i < zone->nparts; i++) {
-        p = ngx_cpymem(p, parts[i].data, parts[i].len);
-    }
+    key->len = p - room;
+    key->data = room;
 
     return NGX_OK;
 }
 
 
-/* the beginning, for people, and a digest of the whole */
+/* most parts are short: an address, a digit with a dash */
 
-static ngx_int_t
-ngx_http_ai_key_shorten(ngx_http_request_t *r, ngx_str_t *key)
+static ngx_inline u_char *
+ngx_http_ai_key_copy(u_char *p, u_char *data, size_t len)
+{
+    if (len < 8) {
+
+        while (len) {
+            *p++ = *data++;
+            len--;
+        }
+
+        return p;
+    }
+
+    if (len > 16) {
+        return ngx_cpymem(p, data, len);
+    }
+
+    ngx_memcpy(p, data, 8);
+    ngx_memcpy(p + len - 8, data + len - 8, 8);
+
+    return p + len;
+}
+
+
+/* of a long one the beginning, for people, and a digest of the whole */
+
+ngx_int_t
+ngx_http_ai_key_fit(ngx_http_request_t *r, ngx_str_t *key)
 {
     u_char      *p, digest[20];
     ngx_sha1_t   sha1;
+
+    if (key->len <= NGX_HTTP_AI_LIMIT_KEY_MAX) {
+        return key->len ? NGX_OK : NGX_DECLINED;
+    }
 
     p = ngx_pnalloc(r->pool, NGX_HTTP_AI_LIMIT_KEY_MAX);
     if (p == NULL) {

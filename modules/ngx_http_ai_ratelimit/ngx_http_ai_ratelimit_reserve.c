@@ -14,7 +14,8 @@
 
 
 static ngx_int_t ngx_http_ai_limit_prepare(ngx_http_request_t *r,
-    ngx_http_ai_limited_t *l, ngx_http_ai_ratelimit_loc_conf_t *rlcf);
+    ngx_http_ai_limited_t *l, ngx_http_ai_ratelimit_loc_conf_t *rlcf,
+    ngx_http_ai_limit_state_t *states);
 static ngx_int_t ngx_http_ai_limit_take(ngx_http_request_t *r,
     ngx_http_ai_limited_t *l, ngx_http_ai_ticket_t *t,
     ngx_http_ai_limit_ask_t *ask);
@@ -38,6 +39,7 @@ static void ngx_http_ai_limit_log(ngx_http_request_t *r,
 ngx_int_t
 ngx_http_ai_limit_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
+    size_t                             size;
     ngx_int_t                          rc;
     ngx_http_ai_limited_t             *l;
     ngx_http_ai_ratelimit_loc_conf_t  *rlcf;
@@ -58,13 +60,19 @@ ngx_http_ai_limit_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
         return NGX_DECLINED;
     }
 
-    l = ngx_pcalloc(r->pool, sizeof(ngx_http_ai_limited_t));
+    size = sizeof(ngx_http_ai_limited_t)
+           + rlcf->uses->nelts * sizeof(ngx_http_ai_ticket_t);
+
+    l = ngx_palloc(r->pool, size
+                   + rlcf->nstates * sizeof(ngx_http_ai_limit_state_t));
     if (l == NULL) {
         return NGX_ERROR;
     }
 
+    ngx_memzero(l, sizeof(ngx_http_ai_limited_t));
+
     /*
-     * set by ngx_pcalloc():
+     * set by ngx_memzero():
      *
      *     l->n = 0;
      *     l->refused = NULL;
@@ -73,8 +81,10 @@ ngx_http_ai_limit_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
      */
 
     l->ctx = ctx;
+    l->tickets = (ngx_http_ai_ticket_t *) (l + 1);
 
-    rc = ngx_http_ai_limit_prepare(r, l, rlcf);
+    rc = ngx_http_ai_limit_prepare(r, l, rlcf,
+                                   (void *) ((u_char *) l + size));
 
     if (rc != NGX_OK) {
         return rc;
@@ -189,23 +199,19 @@ ngx_http_ai_limit_go(ngx_http_request_t *r, ngx_http_ai_limited_t *l)
 
 static ngx_int_t
 ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
-    ngx_http_ai_ratelimit_loc_conf_t *rlcf)
+    ngx_http_ai_ratelimit_loc_conf_t *rlcf, ngx_http_ai_limit_state_t *states)
 {
-    size_t                              size;
     ngx_int_t                           rc;
-    ngx_str_t                           key;
     ngx_uint_t                          i, own;
     ngx_http_ai_ticket_t               *t;
     ngx_http_ai_limit_use_t            *use;
     ngx_http_ai_limit_zone_t           *zone;
     ngx_http_ai_principal_t            *principal;
-    ngx_http_ai_limit_state_t          *states;
     ngx_http_ai_ratelimit_main_conf_t  *rmcf;
 
     rmcf = ngx_http_get_module_main_conf(r, ngx_http_ai_ratelimit_module);
 
     use = rlcf->uses->elts;
-    states = NULL;
     principal = l->ctx->principal;
 
     /* may limits be other than those of the zone? */
@@ -216,12 +222,14 @@ ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     for (i = 0; i < rlcf->uses->nelts; i++) {
 
         zone = use[i].zone;
+        t = &l->tickets[l->n];
 
         if (zone->constant.len) {
-            key = zone->constant;
+            t->key = zone->constant;
+            t->guess = zone->guesses;
 
         } else {
-            rc = ngx_http_ai_limit_key(r, zone, &key);
+            rc = ngx_http_ai_limit_key(r, zone, &t->key, t->room);
 
             if (rc == NGX_DECLINED) {
                 continue;
@@ -230,28 +238,15 @@ ngx_http_ai_limit_prepare(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
             if (rc != NGX_OK) {
                 return NGX_ERROR;
             }
+
+            t->guess = ngx_http_ai_key_guess(zone, &t->key);
         }
 
-        if (l->tickets == NULL) {
-            size = rlcf->uses->nelts * sizeof(ngx_http_ai_ticket_t);
-
-            l->tickets = ngx_palloc(r->pool, size
-                                    + rlcf->nstates
-                                      * sizeof(ngx_http_ai_limit_state_t));
-            if (l->tickets == NULL) {
-                return NGX_ERROR;
-            }
-
-            states = (ngx_http_ai_limit_state_t *)
-                         ((u_char *) l->tickets + size);
-        }
-
-        t = &l->tickets[l->n];
+        ngx_http_ai_zone_warm(zone, *t->guess, 0);
 
         /* the rest is set when it is taken */
 
         t->zone = zone;
-        t->key = key;
         t->limits = zone->limits;
         t->units = zone->units;
         t->meters = zone->given;
@@ -453,7 +448,6 @@ static ngx_int_t
 ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
     ngx_http_ai_ticket_t *t, ngx_http_ai_limit_ask_t *ask)
 {
-    uint32_t                  *guess;
     ngx_int_t                  rc;
     ngx_http_ai_limit_e        e;
     ngx_http_ai_limit_zone_t  *zone;
@@ -500,10 +494,7 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
         goto shared;
     }
 
-    guess = zone->constant.len ? zone->guesses
-                               : ngx_http_ai_key_guess(zone, &t->key);
-
-    t->hold.key = *guess;
+    t->hold.key = *t->guess;
     ask->amounts = &t->held;
 
     e = ngx_http_ai_limit_reserve_of(zone->store, &t->key, ask, t->limits,
@@ -511,7 +502,7 @@ ngx_http_ai_limit_take(ngx_http_request_t *r, ngx_http_ai_limited_t *l,
                                      ? t->meters | NGX_HTTP_AI_LIMIT_BOUND
                                      : t->meters,
                                      &t->hold, &l->refusal, t->states);
-    *guess = t->hold.key;
+    *t->guess = t->hold.key;
 
     if (e == NGX_HTTP_AI_LIMIT_SCARCE) {
         ngx_http_ai_zone_unlock(zone);

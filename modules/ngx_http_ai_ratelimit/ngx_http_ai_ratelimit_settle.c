@@ -26,6 +26,7 @@ ngx_http_ai_limit_settle_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 {
     int64_t                             now, input, output;
     ngx_uint_t                          i;
+    ngx_http_ai_ticket_t               *t;
     ngx_http_ai_limited_t              *l;
     ngx_http_ai_amounts_t               actual;
     ngx_http_ai_ratelimit_main_conf_t  *rmcf;
@@ -67,14 +68,22 @@ ngx_http_ai_limit_settle_hook(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
     now = ngx_http_ai_zone_now();
 
     for (i = 0; i < l->n; i++) {
-        if (l->tickets[i].taken) {
-            ngx_http_ai_settle_ticket(l, &l->tickets[i], &actual, now,
-                                      rmcf->webhook);
+        t = &l->tickets[i];
+
+        if (t->taken) {
+            ngx_http_ai_zone_warm(t->zone, t->hold.key, t->hold.index);
         }
     }
 
     if (!ctx->free) {
         ngx_http_ai_output_learn(rmcf, ctx);
+    }
+
+    for (i = 0; i < l->n; i++) {
+        if (l->tickets[i].taken) {
+            ngx_http_ai_settle_ticket(l, &l->tickets[i], &actual, now,
+                                      rmcf->webhook);
+        }
     }
 
     return NGX_OK;

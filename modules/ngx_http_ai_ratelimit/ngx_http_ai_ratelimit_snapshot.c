@@ -56,13 +56,11 @@ ngx_http_ai_snapshot_load(ngx_http_ai_limit_zone_t *zone, ngx_log_t *log)
     }
 
     if (rc == NGX_OK) {
-        ngx_shmtx_lock(&zone->shpool->mutex);
-        (void) ngx_http_ai_limit_enter(zone->store);
+        ngx_http_ai_zone_lock(zone);
 
         rc = ngx_http_ai_limit_restore(zone->store, data.data, data.len);
 
-        ngx_http_ai_limit_leave(zone->store);
-        ngx_shmtx_unlock(&zone->shpool->mutex);
+        ngx_http_ai_zone_unlock(zone);
 
         if (rc == NGX_OK) {
             zone->loaded = data;

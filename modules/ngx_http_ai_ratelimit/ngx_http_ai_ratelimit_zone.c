@@ -62,6 +62,10 @@ ngx_http_ai_zone_init(ngx_shm_zone_t *shm_zone, void *data)
     shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
     zone->shpool = shpool;
 
+#if (NGX_HAVE_ATOMIC_OPS)
+    zone->lock = shpool->mutex.lock;
+#endif
+
     if (old) {
 
         if (old->key_text.len != zone->key_text.len
@@ -339,6 +343,46 @@ ngx_http_ai_zone_enroll(ngx_http_ai_limit_zone_t *zone, ngx_log_t *log)
                       "ai ratelimit: more than %d workers in zone \"%V\"",
                       NGX_HTTP_AI_LIMIT_WORKERS, &zone->name);
     }
+}
+
+
+/* as ngx_shmtx_lock() where there are no semaphores */
+
+void
+ngx_http_ai_zone_wait(ngx_http_ai_limit_zone_t *zone)
+{
+#if (NGX_HAVE_ATOMIC_OPS)
+
+    ngx_uint_t  i, n, spin;
+
+    spin = zone->shpool->mutex.spin;
+
+    for ( ;; ) {
+
+        if (*zone->lock == 0 && ngx_atomic_cmp_set(zone->lock, 0, ngx_pid)) {
+            return;
+        }
+
+        if (ngx_ncpu > 1) {
+
+            for (n = 1; n < spin; n <<= 1) {
+
+                for (i = 0; i < n; i++) {
+                    ngx_cpu_pause();
+                }
+
+                if (*zone->lock == 0
+                    && ngx_atomic_cmp_set(zone->lock, 0, ngx_pid))
+                {
+                    return;
+                }
+            }
+        }
+
+        ngx_sched_yield();
+    }
+
+#endif
 }
 
 

@@ -217,6 +217,114 @@ test_guess(void)
 }
 
 
+/* a guess is of a key that has all bytes but one */
+
+static void
+test_alike(void)
+{
+    char                name[40];
+    u_char              id[16];
+    size_t              len, i;
+    uint32_t            first;
+    ngx_uint_t          n, bad;
+    ngx_http_ai_hold_t  hold;
+
+    static size_t  lens[] = { 1, 7, 8, 9, 15, 16, 17, 33 };
+
+    bad = 0;
+
+    for (i = 0; i < M(MAX); i++) {
+        limits[i].limit = -1;
+        amounts.v[i] = 1;
+    }
+
+    /* none is forgotten as long as it has been used */
+
+    limit(M(Q_TOKENS), 1000);
+    limits[M(Q_TOKENS)].end = T0 + 100000000;
+
+    for (n = 0; n < sizeof(lens) / sizeof(lens[0]); n++) {
+        len = lens[n];
+
+        memset(name, 'k', len);
+        name[len] = '\0';
+
+        hold.key = 0;
+        bad += (reserve(name, T0 + 95000000, &hold, id)
+                != NGX_HTTP_AI_LIMIT_OK);
+        first = hold.key;
+
+        bad += (ngx_http_ai_limit_settle(st, &hold, id, T0 + 95000000,
+                                         &amounts)
+                != NGX_HTTP_AI_LIMIT_OK);
+
+        for (i = 0; i < len; i++) {
+            name[i] ^= 1;
+            hold.key = first;
+
+            bad += (reserve(name, T0 + 95000000, &hold, id)
+                    != NGX_HTTP_AI_LIMIT_OK);
+            bad += (hold.key == first);
+
+            bad += (ngx_http_ai_limit_settle(st, &hold, id, T0 + 95000000,
+                                             &amounts)
+                    != NGX_HTTP_AI_LIMIT_OK);
+            name[i] ^= 1;
+        }
+
+        hold.key = first;
+        bad += (reserve(name, T0 + 95000000, &hold, id)
+                != NGX_HTTP_AI_LIMIT_OK);
+        bad += (hold.key != first);
+
+        bad += (ngx_http_ai_limit_settle(st, &hold, id, T0 + 95000000,
+                                         &amounts)
+                != NGX_HTTP_AI_LIMIT_OK);
+    }
+
+    ok(bad == 0, "keys: one byte makes another");
+}
+
+
+/* with a division of 32 bits, of 64, and in steps */
+
+static void
+test_reset(void)
+{
+    int64_t                    used, frac, limit, period;
+    __int128                   ms;
+    ngx_uint_t                 i, bad;
+    ngx_http_ai_limit_state_t  state;
+
+    srandom(11);
+    bad = 0;
+
+    for (i = 0; i < 200000; i++) {
+        limit = 1 + (((int64_t) random() << 22 ^ random()) >> random() % 53);
+        used = 1 + (((int64_t) random() << 22 ^ random()) >> random() % 53);
+        period = 1 + (random() >> random() % 31) % 2147483646;
+        frac = random() % period;
+
+        ms = ((__int128) used * period - frac + limit - 1) / limit;
+
+        if (ms > (int64_t) 1 << 51) {
+            continue;
+        }
+
+        memset(&state, 0, sizeof(state));
+
+        state.limit = limit;
+        state.used = used;
+        state.held = frac;
+        state.reset = -period;
+
+        bad += (ngx_http_ai_limit_reset_time(&state) != (int64_t) ms);
+    }
+
+    ok(bad == 0, "reset: to the millisecond");
+}
+
+
 int
 main(void)
 {
@@ -232,6 +340,8 @@ main(void)
 
     test_left();
     test_guess();
+    test_alike();
+    test_reset();
 
     return done_testing();
 }
