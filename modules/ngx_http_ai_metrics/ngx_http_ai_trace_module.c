@@ -9,6 +9,11 @@
 #include <openssl/rand.h>
 
 
+/* the header that providers get, with its CRLF */
+#define NGX_HTTP_AI_TRACEPARENT_LINE                                          \
+    (sizeof("traceparent: " CRLF) - 1 + NGX_HTTP_AI_TRACEPARENT)
+
+
 static ngx_int_t ngx_http_ai_trace_join(ngx_http_request_t *r,
     ngx_http_ai_trace_t *t);
 static uint64_t ngx_http_ai_trace_id(void);
@@ -258,7 +263,8 @@ static ngx_int_t
 ngx_http_ai_trace_attempt(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_uint_t n, ngx_http_ai_out_t *headers)
 {
-    u_char                         text[NGX_HTTP_AI_TRACEPARENT];
+    u_char                        *p;
+    u_char                         text[NGX_HTTP_AI_TRACEPARENT_LINE];
     ngx_http_ai_trace_t           *t;
     ngx_http_ai_trace_loc_conf_t  *tlcf;
 
@@ -280,12 +286,12 @@ ngx_http_ai_trace_attempt(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
         return NGX_OK;
     }
 
-    (void) ngx_http_ai_traceparent_write(text, t->trace, t->attempts[n],
-                                         t->sampled);
+    p = ngx_cpymem(text, "traceparent: ", sizeof("traceparent: ") - 1);
+    p = ngx_http_ai_traceparent_write(p, t->trace, t->attempts[n], t->sampled);
+    *p++ = CR;
+    *p = LF;
 
-    ngx_http_ai_out_lit(headers, "traceparent: ");
-    ngx_http_ai_out_mem(headers, text, NGX_HTTP_AI_TRACEPARENT);
-    ngx_http_ai_out_lit(headers, CRLF);
+    ngx_http_ai_out_mem(headers, text, NGX_HTTP_AI_TRACEPARENT_LINE);
 
     if (t->state.len) {
         ngx_http_ai_out_lit(headers, "tracestate: ");
