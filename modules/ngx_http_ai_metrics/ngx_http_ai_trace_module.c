@@ -268,6 +268,16 @@ ngx_http_ai_trace_attempt(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_http_ai_trace_t           *t;
     ngx_http_ai_trace_loc_conf_t  *tlcf;
 
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_trace_module);
+
+    /* nobody would be told of it */
+
+    if (!tlcf->propagate && tlcf->exporter == NULL
+        && ngx_http_ai_header_in(r, "traceparent") == NULL)
+    {
+        return NGX_OK;
+    }
+
     t = ngx_http_ai_trace_get(r, ctx);
 
     if (t == NULL) {
@@ -279,8 +289,6 @@ ngx_http_ai_trace_attempt(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     }
 
     t->attempts[n] = ngx_http_ai_trace_id();
-
-    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_trace_module);
 
     if (!tlcf->propagate) {
         return NGX_OK;
