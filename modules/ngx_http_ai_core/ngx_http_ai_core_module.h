@@ -41,6 +41,7 @@ typedef struct {
     ngx_msec_t                     resolver_timeout;
     ngx_uint_t                     fetchers;
     ngx_queue_t                    fetches;       /* running, of a worker */
+    ngx_queue_t                    kept;          /* with a connection */
     ngx_uint_t                     nfetches;
     void                          *store;         /* X509_STORE of the
                                                      system's certificates */

@@ -21,7 +21,9 @@
 
 static ngx_int_t ngx_http_ai_fetch_request(ngx_http_ai_fetch_ctx_t *x);
 static ngx_uint_t ngx_http_ai_fetch_clean(ngx_str_t *text, ngx_uint_t lines);
+static void ngx_http_ai_fetch_rewind(ngx_http_ai_fetch_ctx_t *x);
 static void ngx_http_ai_fetch_start(ngx_event_t *ev);
+static void ngx_http_ai_fetch_resolve(ngx_http_ai_fetch_ctx_t *x);
 static void ngx_http_ai_fetch_resolved(ngx_resolver_ctx_t *ctx);
 static ngx_int_t ngx_http_ai_fetch_add(ngx_http_ai_fetch_ctx_t *x,
     struct sockaddr *sockaddr, socklen_t socklen);
@@ -36,7 +38,7 @@ static void ngx_http_ai_fetch_handshake(ngx_connection_t *c);
 #endif
 static void ngx_http_ai_fetch_write_handler(ngx_event_t *ev);
 static void ngx_http_ai_fetch_read_handler(ngx_event_t *ev);
-static void ngx_http_ai_fetch_dummy_handler(ngx_event_t *ev);
+static ngx_int_t ngx_http_ai_fetch_again(ngx_http_ai_fetch_ctx_t *x);
 static void ngx_http_ai_fetch_timer_handler(ngx_event_t *ev);
 static void ngx_http_ai_fetch_wait_handler(ngx_event_t *ev);
 static void ngx_http_ai_fetch_close(ngx_http_ai_fetch_ctx_t *x);
@@ -190,6 +192,8 @@ ngx_http_ai_fetch(ngx_http_ai_fetcher_t *fetcher, ngx_str_t *url,
     x->text = fetcher->conf.url;
 
     if (url) {
+        x->other = 1;
+
         x->text.data = ngx_pstrdup(pool, url);
         if (x->text.data == NULL) {
             goto failed;
@@ -303,6 +307,8 @@ ngx_http_ai_fetch_request(ngx_http_ai_fetch_ctx_t *x)
     ngx_http_ai_fetch_t  *f;
 
     static ngx_str_t  get = ngx_string("GET");
+    static ngx_str_t  close = ngx_string("Connection: close" CRLF);
+    static ngx_str_t  none = ngx_null_string;
 
     f = &x->fetch;
 
@@ -311,13 +317,12 @@ ngx_http_ai_fetch_request(ngx_http_ai_fetch_ctx_t *x)
     }
 
     len = f->method.len + f->path.len + x->url.host.len + f->headers.len
-          + (f->keep ? 0 : f->body.len) + NGX_SIZE_T_LEN
+          + (f->keep ? 0 : f->body.len) + close.len + NGX_SIZE_T_LEN
           + sizeof("  HTTP/1.1" CRLF
                    "Host: " CRLF
                    "User-Agent: nginx-ai-gateway/" NGX_HTTP_AI_VERSION CRLF
                    "Accept: */*" CRLF
                    "Accept-Encoding: identity" CRLF
-                   "Connection: close" CRLF
                    "Content-Length: " CRLF CRLF);
 
     b = ngx_create_temp_buf(x->pool, len);
@@ -331,8 +336,10 @@ ngx_http_ai_fetch_request(ngx_http_ai_fetch_ctx_t *x)
                           NGX_HTTP_AI_VERSION CRLF
                           "Accept: */*" CRLF
                           "Accept-Encoding: identity" CRLF
-                          "Connection: close" CRLF "%V",
-                          &f->method, &f->path, &x->url.host, &f->headers);
+                          "%V%V",
+                          &f->method, &f->path, &x->url.host,
+                          x->fetcher->conf.idle ? &none : &close,
+                          &f->headers);
 
     if (f->body.len || !ngx_http_ai_str_is(&f->method, "GET")) {
         b->last = ngx_sprintf(b->last, "Content-Length: %uz" CRLF,
@@ -341,12 +348,20 @@ ngx_http_ai_fetch_request(ngx_http_ai_fetch_ctx_t *x)
 
     b->last = ngx_cpymem(b->last, CRLF, sizeof(CRLF) - 1);
 
-    if (f->keep) {
-        x->body = f->body;
-
-    } else {
+    if (!f->keep) {
         b->last = ngx_cpymem(b->last, f->body.data, f->body.len);
+
+    } else if (f->body.len) {
+        x->body.start = f->body.data;
+        x->body.end = f->body.data + f->body.len;
+        x->body.memory = 1;
+
+        x->chain[0].next = &x->chain[1];
+        x->chain[1].buf = &x->body;
     }
+
+    b->end = b->last;
+    x->chain[0].buf = b;
 
     x->request = b;
 
@@ -361,17 +376,57 @@ ngx_http_ai_fetch_request(ngx_http_ai_fetch_ctx_t *x)
 }
 
 
+/* all of the request is to be sent */
+
+static void
+ngx_http_ai_fetch_rewind(ngx_http_ai_fetch_ctx_t *x)
+{
+    x->request->pos = x->request->start;
+    x->request->last = x->request->end;
+
+    x->body.pos = x->body.start;
+    x->body.last = x->body.end;
+
+    /* of TLS it would wait for more */
+
+    if (x->chain[0].next) {
+        x->body.flush = 1;
+
+    } else {
+        x->request->flush = 1;
+    }
+
+    x->unsent = x->chain;
+}
+
+
 static void
 ngx_http_ai_fetch_start(ngx_event_t *ev)
+{
+    ngx_http_ai_fetch_ctx_t  *x;
+
+    x = ev->data;
+
+    ngx_http_ai_fetch_rewind(x);
+
+    if (ngx_http_ai_fetch_take(x) == NGX_OK) {
+        ngx_http_ai_fetch_connected(x);
+        return;
+    }
+
+    ngx_http_ai_fetch_resolve(x);
+}
+
+
+static void
+ngx_http_ai_fetch_resolve(ngx_http_ai_fetch_ctx_t *x)
 {
     ngx_int_t                      rc;
     ngx_addr_t                     addr;
     ngx_str_t                     *name;
     ngx_resolver_ctx_t            *ctx;
-    ngx_http_ai_fetch_ctx_t       *x;
     ngx_http_ai_core_main_conf_t  *amcf;
 
-    x = ev->data;
     name = &x->url.hostname;
     amcf = x->fetcher->amcf;
 
@@ -668,6 +723,13 @@ ngx_http_ai_fetch_connected(ngx_http_ai_fetch_ctx_t *x)
 
     x->log->action = "sending a request";
 
+    /* on a kept connection the last segment would wait for the one before */
+
+    if (x->fetcher->conf.idle && ngx_tcp_nodelay(c) != NGX_OK) {
+        ngx_http_ai_fetch_fail(x, 0, "TCP_NODELAY could not be set");
+        return;
+    }
+
     c->write->handler = ngx_http_ai_fetch_write_handler;
     c->read->handler = ngx_http_ai_fetch_read_handler;
 
@@ -717,31 +779,29 @@ ngx_http_ai_fetch_handshake(ngx_connection_t *c)
 static void
 ngx_http_ai_fetch_write_handler(ngx_event_t *ev)
 {
-    ssize_t                   n;
-    ngx_buf_t                *b;
+    ngx_chain_t              *cl;
     ngx_connection_t         *c;
     ngx_http_ai_fetch_ctx_t  *x;
 
     c = ev->data;
     x = c->data;
-    b = x->request;
 
-    for ( ;; ) {
+    while (x->unsent || c->buffered) {
 
-        if (b->pos == b->last) {
+        cl = c->send_chain(c, x->unsent, 0);
 
-            if (x->body.len == 0) {
-                break;
+        if (cl == NGX_CHAIN_ERROR) {
+
+            if (ngx_http_ai_fetch_again(x) != NGX_OK) {
+                ngx_http_ai_fetch_fail(x, 0, "the request could not be sent");
             }
 
-            b->pos = x->body.data;
-            b->last = x->body.data + x->body.len;
-            ngx_str_null(&x->body);
+            return;
         }
 
-        n = c->send(c, b->pos, b->last - b->pos);
+        x->unsent = cl;
 
-        if (n == NGX_AGAIN) {
+        if ((cl || c->buffered) && !ev->ready) {
 
             if (ngx_handle_write_event(ev, 0) != NGX_OK) {
                 ngx_http_ai_fetch_fail(x, 0, "no event");
@@ -749,13 +809,6 @@ ngx_http_ai_fetch_write_handler(ngx_event_t *ev)
 
             return;
         }
-
-        if (n <= 0) {
-            ngx_http_ai_fetch_fail(x, 0, "the request could not be sent");
-            return;
-        }
-
-        b->pos += n;
     }
 
     x->log->action = "reading an answer";
@@ -769,11 +822,13 @@ ngx_http_ai_fetch_write_handler(ngx_event_t *ev)
 
     /* an answer may be here already, and its event be gone */
 
-    ngx_http_ai_fetch_read_handler(c->read);
+    if (c->read->ready) {
+        ngx_http_ai_fetch_read_handler(c->read);
+    }
 }
 
 
-static void
+void
 ngx_http_ai_fetch_dummy_handler(ngx_event_t *ev)
 {
     ngx_log_debug0(NGX_LOG_DEBUG_HTTP, ev->log, 0, "ai fetch dummy handler");
@@ -825,6 +880,10 @@ ngx_http_ai_fetch_read_handler(ngx_event_t *ev)
             return;
         }
 
+        if (n <= 0 && ngx_http_ai_fetch_again(x) == NGX_OK) {
+            return;
+        }
+
         if (n == NGX_ERROR) {
             ngx_http_ai_fetch_fail(x, x->url.ssl ? 0 : ngx_socket_errno,
                                    "the answer could not be read");
@@ -844,6 +903,7 @@ ngx_http_ai_fetch_read_handler(ngx_event_t *ev)
         }
 
         b->last += n;
+        x->kept = 0;
 
         rc = ngx_http_ai_fetch_input(x);
 
@@ -856,6 +916,33 @@ ngx_http_ai_fetch_read_handler(ngx_event_t *ev)
             return;
         }
     }
+}
+
+
+/*
+ * A kept connection has ended before an answer: its peer may have closed it
+ * while the request was on its way.
+ */
+
+static ngx_int_t
+ngx_http_ai_fetch_again(ngx_http_ai_fetch_ctx_t *x)
+{
+    if (!x->kept) {
+        return NGX_DECLINED;
+    }
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, x->log, 0,
+                   "ai fetch \"%V\": kept connection was closed", &x->text);
+
+    ngx_http_ai_fetch_close(x);
+
+    x->kept = 0;
+    x->connected = 0;
+
+    ngx_http_ai_fetch_rewind(x);
+    ngx_http_ai_fetch_resolve(x);
+
+    return NGX_OK;
 }
 
 
@@ -875,7 +962,6 @@ ngx_http_ai_fetch_timer_handler(ngx_event_t *ev)
 static void
 ngx_http_ai_fetch_close(ngx_http_ai_fetch_ctx_t *x)
 {
-    ngx_pool_t        *pool;
     ngx_connection_t  *c;
 
     if (x->wait.timer_set) {
@@ -885,9 +971,16 @@ ngx_http_ai_fetch_close(ngx_http_ai_fetch_ctx_t *x)
     c = x->peer.connection;
     x->peer.connection = NULL;
 
-    if (c == NULL) {
-        return;
+    if (c) {
+        ngx_http_ai_fetch_close_connection(c);
     }
+}
+
+
+void
+ngx_http_ai_fetch_close_connection(ngx_connection_t *c)
+{
+    ngx_pool_t  *pool;
 
 #if (NGX_HTTP_SSL)
 
@@ -961,6 +1054,10 @@ ngx_http_ai_fetch_finish(ngx_http_ai_fetch_ctx_t *x)
                    "ai fetch \"%V\": %ui %s", &x->text, x->fetch.status,
                    x->fetch.error ? x->fetch.error : "");
 
+    if (x->fetch.error == NULL) {
+        ngx_http_ai_fetch_keep(x);
+    }
+
     ngx_http_ai_fetch_close(x);
 
     if (x->resolving) {
@@ -998,6 +1095,7 @@ void
 ngx_http_ai_fetch_init(ngx_http_ai_core_main_conf_t *amcf)
 {
     ngx_queue_init(&amcf->fetches);
+    ngx_queue_init(&amcf->kept);
 }
 
 
@@ -1014,6 +1112,13 @@ ngx_http_ai_fetch_exit(ngx_http_ai_core_main_conf_t *amcf)
         x = ngx_queue_data(q, ngx_http_ai_fetch_ctx_t, queue);
 
         ngx_http_ai_fetch_fail(x, 0, "the worker process ends");
+    }
+
+    while (amcf->kept.next && !ngx_queue_empty(&amcf->kept)) {
+        q = ngx_queue_head(&amcf->kept);
+
+        ngx_http_ai_fetch_drop(ngx_queue_data(q, ngx_http_ai_fetcher_t,
+                                              queue));
     }
 }
 

@@ -31,6 +31,8 @@ typedef struct {
     ngx_str_t                  tls_name;      /* empty: the URL's host */
     ngx_uint_t                 tls_verify;
     ngx_msec_t                 timeout;       /* whole exchange, ms */
+    ngx_msec_t                 idle;          /* how long a connection is kept
+                                                 for the next one; 0: not */
     size_t                     max_size;      /* of the answer's body */
 } ngx_http_ai_fetch_conf_t;
 
@@ -73,6 +75,10 @@ ngx_http_ai_fetcher_t *ngx_http_ai_fetcher_create(ngx_conf_t *cf,
  * url, when not NULL, replaces the configured one (same TLS settings), for a
  * key set that discovery names; it must be https when the configured one is.
  * When the worker ends, running exchanges fail.
+ *
+ * With "idle" one connection is kept for each fetcher and worker.  What goes
+ * over a kept one may come twice: it is sent again over a fresh one when the
+ * connection ends before the first byte of an answer.
  */
 ngx_int_t ngx_http_ai_fetch(ngx_http_ai_fetcher_t *fetcher, ngx_str_t *url,
     ngx_http_ai_fetch_t *f);

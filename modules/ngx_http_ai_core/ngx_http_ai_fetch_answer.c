@@ -107,6 +107,7 @@ ngx_http_ai_fetch_header(ngx_http_ai_fetch_ctx_t *x)
 
     x->framing = NGX_HTTP_AI_FETCH_EOF;
     x->rest = 0;
+    x->persistent = (p[7] == '1');
     seen = 0;
 
     line = ngx_strlchr(p, end, LF) + 1;
@@ -214,6 +215,14 @@ ngx_http_ai_fetch_line(ngx_http_ai_fetch_ctx_t *x, u_char *p, u_char *last,
         x->framing = NGX_HTTP_AI_FETCH_CHUNKED;
         x->rest = 0;
 
+        return NULL;
+    }
+
+    if (size == 10
+        && ngx_strncasecmp(p, (u_char *) "Connection", 10) == 0
+        && ngx_strlcasestrn(value, last, (u_char *) "close", 5 - 1) != NULL)
+    {
+        x->persistent = 0;
         return NULL;
     }
 

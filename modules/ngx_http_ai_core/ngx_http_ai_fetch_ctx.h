@@ -4,7 +4,7 @@
  */
 
 
-/* a running exchange: what ngx_http_ai_fetch.c and ..._answer.c share */
+/* what ngx_http_ai_fetch.c, ..._answer.c and ..._idle.c share */
 
 
 #ifndef _NGX_HTTP_AI_FETCH_CTX_H_INCLUDED_
@@ -45,6 +45,10 @@ struct ngx_http_ai_fetcher_s {
 #if (NGX_HTTP_SSL)
     ngx_ssl_t                      *ssl;      /* NULL: http only */
 #endif
+
+    /* of a worker */
+    ngx_connection_t               *idle;     /* NULL: none is kept */
+    ngx_queue_t                     queue;    /* of those who keep one */
 };
 
 
@@ -71,7 +75,9 @@ typedef struct {
 
     ngx_peer_connection_t           peer;
     ngx_buf_t                      *request;
-    ngx_str_t                       body;     /* the caller's, goes after it */
+    ngx_buf_t                       body;     /* the caller's, goes after it */
+    ngx_chain_t                     chain[2]; /* both of them */
+    ngx_chain_t                    *unsent;
     ngx_buf_t                      *in;
     ngx_buf_t                       out;      /* the answer's body */
 
@@ -82,6 +88,10 @@ typedef struct {
     u_char                          error[NGX_HTTP_AI_FETCH_ERROR];
 
     unsigned                        connected:1;
+    unsigned                        kept:1;   /* the connection is an old one,
+                                                 nothing has been read yet */
+    unsigned                        other:1;  /* of another URL */
+    unsigned                        persistent:1;  /* by the answer */
     unsigned                        header:1; /* was read */
     unsigned                        chunk_digits:1;
     unsigned                        finished:1;
@@ -97,6 +107,19 @@ ngx_int_t ngx_http_ai_fetch_input(ngx_http_ai_fetch_ctx_t *x);
 /* ends it with an error; x is gone */
 void ngx_http_ai_fetch_fail(ngx_http_ai_fetch_ctx_t *x, ngx_err_t err,
     const char *fmt, ...);
+
+void ngx_http_ai_fetch_close_connection(ngx_connection_t *c);
+void ngx_http_ai_fetch_dummy_handler(ngx_event_t *ev);
+
+/* ngx_http_ai_fetch_idle.c */
+
+/* x gets the connection that is kept, or NGX_DECLINED */
+ngx_int_t ngx_http_ai_fetch_take(ngx_http_ai_fetch_ctx_t *x);
+
+/* the connection of x, whose answer is whole, is kept if it may be */
+void ngx_http_ai_fetch_keep(ngx_http_ai_fetch_ctx_t *x);
+
+void ngx_http_ai_fetch_drop(ngx_http_ai_fetcher_t *fetcher);
 
 
 #endif /* _NGX_HTTP_AI_FETCH_CTX_H_INCLUDED_ */

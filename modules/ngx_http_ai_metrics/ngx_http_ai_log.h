@@ -52,6 +52,7 @@ typedef struct {
     ngx_fd_t                   pipe;          /* NGX_INVALID_FILE: none */
     size_t                     size;          /* of the buffer; 0: none */
     size_t                     max;           /* of a line; 0: any */
+    ngx_uint_t                 lines;         /* in the buffer */
     ngx_uint_t                 lost;          /* not yet told */
     time_t                     full;          /* second of a full disk */
     time_t                     told;          /* of the last message */

@@ -71,6 +71,15 @@ static u_char *ngx_http_ai_log_times(u_char *p,
         *p++ = '"';                                                           \
     }
 
+/* ... a word of ours, with nothing to escape */
+
+#define ngx_http_ai_log_word(p, name, s)                                      \
+    if ((s)->len) {                                                           \
+        p = ngx_http_ai_log_lit(p, ",\"" name "\":\"");                       \
+        p = ngx_cpymem(p, (s)->data, (s)->len);                               \
+        *p++ = '"';                                                           \
+    }
+
 #define ngx_http_ai_log_num(p, name, n)                                       \
     if ((n) >= 0) {                                                           \
         p = ngx_http_ai_log_lit(p, ",\"" name "\":");                         \
@@ -400,7 +409,11 @@ ngx_http_ai_log_line(u_char *p, ngx_http_request_t *r,
     p = ngx_cpymem(p, ctx->request_id.data, ctx->request_id.len);
     *p++ = '"';
 
-    ngx_http_ai_log_str(p, "trace_id", &rec->trace_id);
+    if (rec->trace_id.len) {
+        p = ngx_http_ai_log_lit(p, ",\"trace_id\":\"");
+        p = ngx_cpymem(p, rec->trace_id.data, NGX_HTTP_AI_TRACE_ID);
+        *p++ = '"';
+    }
 
     p = ngx_http_ai_log_lit(p, ",\"client\":\"");
     p = ngx_cpymem(p, r->connection->addr_text.data,
@@ -488,18 +501,18 @@ ngx_http_ai_log_line(u_char *p, ngx_http_request_t *r,
 
     ngx_http_ai_log_str(p, "limit", &rec->values[NGX_HTTP_AI_LOG_LIMIT]);
     ngx_http_ai_log_str(p, "quota", &rec->values[NGX_HTTP_AI_LOG_QUOTA]);
-    ngx_http_ai_log_str(p, "cache", ngx_http_ai_cached_name(ctx->cached));
+    ngx_http_ai_log_word(p, "cache", ngx_http_ai_cached_name(ctx->cached));
     ngx_http_ai_log_str(p, "guard", &rec->values[NGX_HTTP_AI_LOG_GUARD]);
     ngx_http_ai_log_str(p, "switch", &ctx->switched);
 
     if (ctx->finish != NGX_HTTP_AI_FINISH_NONE) {
         s = ngx_http_ai_finish_name(ctx->finish);
-        ngx_http_ai_log_str(p, "finish_reason", s);
+        ngx_http_ai_log_word(p, "finish_reason", s);
     }
 
     if (ctx->error != NGX_HTTP_AI_ERR_NONE) {
         s = ngx_http_ai_err_name(ctx->error);
-        ngx_http_ai_log_str(p, "error", s);
+        ngx_http_ai_log_word(p, "error", s);
     }
 
     return p;
@@ -536,7 +549,7 @@ ngx_http_ai_log_attempts(u_char *p, ngx_http_ai_log_record_t *rec)
 
         if (t->error != NGX_HTTP_AI_ERR_NONE) {
             s = ngx_http_ai_err_name(t->error);
-            ngx_http_ai_log_str(p, "error", s);
+            ngx_http_ai_log_word(p, "error", s);
         }
 
         start = ngx_max((ngx_msec_int_t) (t->start - rec->start), 0);

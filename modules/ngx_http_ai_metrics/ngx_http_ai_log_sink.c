@@ -313,11 +313,11 @@ ngx_http_ai_log_sink_end(ngx_http_ai_log_sink_t *sink, ngx_http_request_t *r,
     size_t    len;
     ssize_t   n;
 
-    (void) ngx_atomic_fetch_add(&(*sink->sh)->lines, 1);
-
     len = last - line;
 
     if (sink->syslog) {
+        (void) ngx_atomic_fetch_add(&(*sink->sh)->lines, 1);
+
         p = ngx_syslog_add_header(sink->syslog, head);
 
         line -= p - head;
@@ -336,22 +336,17 @@ ngx_http_ai_log_sink_end(ngx_http_ai_log_sink_t *sink, ngx_http_request_t *r,
     *last++ = LF;
     len++;
 
-    if (sink->max && len > sink->max + 1) {
-        ngx_http_ai_log_sink_lost(sink, 1, r->connection->log, 0);
-        return;
-    }
-
-    if (sink->size) {
-
-        if (line == sink->pos) {
-            sink->pos = last;
-
-        } else if (len <= (size_t) (sink->last - sink->pos)) {
-            sink->pos = ngx_cpymem(sink->pos, line, len);
-
-        } else {
-            goto direct;
+    if (sink->size && (sink->max == 0 || len <= sink->max + 1)
+        && len <= (size_t) (sink->last - sink->pos))
+    {
+        if (line != sink->pos) {
+            ngx_memcpy(sink->pos, line, len);
         }
+
+        /* counted when they are written: together */
+
+        sink->pos += len;
+        sink->lines++;
 
         if (!sink->timer.timer_set) {
             ngx_add_timer(&sink->timer, sink->flush);
@@ -360,7 +355,12 @@ ngx_http_ai_log_sink_end(ngx_http_ai_log_sink_t *sink, ngx_http_request_t *r,
         return;
     }
 
-direct:
+    (void) ngx_atomic_fetch_add(&(*sink->sh)->lines, 1);
+
+    if (sink->max && len > sink->max + 1) {
+        ngx_http_ai_log_sink_lost(sink, 1, r->connection->log, 0);
+        return;
+    }
 
     if (sink->pipe == NGX_INVALID_FILE) {
         ngx_http_ai_log_sink_file(sink, line, len, r->connection->log);
@@ -384,6 +384,9 @@ ngx_http_ai_log_sink_flush(ngx_http_ai_log_sink_t *sink, ngx_log_t *log)
     if (len == 0) {
         return;
     }
+
+    (void) ngx_atomic_fetch_add(&(*sink->sh)->lines, sink->lines);
+    sink->lines = 0;
 
     if (sink->timer.timer_set) {
         ngx_del_timer(&sink->timer);

@@ -104,7 +104,10 @@ ngx_http_ai_metrics_begin(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
     ctx->active = f->series->index + 1;
     mcf->process->running[f->series->index]++;
-    mcf->process->streams[f->series->index] += ctx->stream;
+
+    if (ctx->stream) {
+        mcf->process->streams[f->series->index]++;
+    }
 
     return NGX_DECLINED;
 }
@@ -145,7 +148,11 @@ ngx_http_ai_metrics_settle(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
     if (ctx->active && mcf->process) {
         mcf->process->running[ctx->active - 1]--;
-        mcf->process->streams[ctx->active - 1] -= ctx->stream;
+
+        if (ctx->stream) {
+            mcf->process->streams[ctx->active - 1]--;
+        }
+
         ctx->active = 0;
     }
 

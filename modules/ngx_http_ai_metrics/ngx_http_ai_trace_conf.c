@@ -64,7 +64,7 @@ ngx_http_ai_trace_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     e.url = value[1];
     ngx_str_set(&e.service, "nginx");
     e.encoding = &ngx_http_ai_otlp_protobuf;
-    e.batch = 1024;
+    e.batch = 64;
     e.queue = 4 * 1024 * 1024;
     e.flush = 1000;
     e.timeout = 5000;

@@ -17,6 +17,9 @@
 #define NGX_HTTP_AI_TRACE_WAIT     1000       /* before the second one, ms */
 #define NGX_HTTP_AI_TRACE_LONGEST  30000
 
+/* how long the connection is kept without a post, ms */
+#define NGX_HTTP_AI_TRACE_IDLE     30000
+
 /* how soon a worker that ends is noticed, ms */
 #define NGX_HTTP_AI_TRACE_TICK     500
 
@@ -100,6 +103,7 @@ ngx_http_ai_exporter_create(ngx_conf_t *cf,
     fetch.tls_ca = conf->tls_ca;
     fetch.tls_verify = conf->tls_verify;
     fetch.timeout = conf->timeout;
+    fetch.idle = NGX_HTTP_AI_TRACE_IDLE;
     fetch.max_size = 65536;
 
     e->fetcher = tmcf->api->fetcher_create(cf, &fetch);
@@ -236,8 +240,10 @@ ngx_http_ai_exporter_add(ngx_http_ai_exporter_t *e, ngx_uint_t n)
     e->used += size - b->size;
     b->size = size;
 
-    if (b->n >= e->conf.batch || size >= NGX_HTTP_AI_TRACE_FULL
-        || ngx_exiting)
+    /* while a post is under way, the next batch may as well grow */
+
+    if ((b->n >= e->conf.batch && !e->busy)
+        || size >= NGX_HTTP_AI_TRACE_FULL || ngx_exiting)
     {
         ngx_http_ai_exporter_close(e);
         ngx_http_ai_exporter_send(e);
@@ -360,6 +366,13 @@ ngx_http_ai_exporter_answer(ngx_http_ai_fetch_t *f)
     }
 
     ngx_http_ai_exporter_done(e, &e->tmcf->sh->sent);
+
+    if (e->current && e->current->n >= e->conf.batch
+        && ngx_queue_empty(&e->batches))
+    {
+        ngx_http_ai_exporter_close(e);
+    }
+
     ngx_http_ai_exporter_send(e);
     ngx_http_ai_exporter_arm(e);
 }

@@ -9,6 +9,11 @@
 #include <openssl/rand.h>
 
 
+/* the header that providers get, with its CRLF */
+#define NGX_HTTP_AI_TRACEPARENT_LINE                                          \
+    (sizeof("traceparent: " CRLF) - 1 + NGX_HTTP_AI_TRACEPARENT)
+
+
 static ngx_int_t ngx_http_ai_trace_join(ngx_http_request_t *r,
     ngx_http_ai_trace_t *t);
 static uint64_t ngx_http_ai_trace_id(void);
@@ -258,9 +263,20 @@ static ngx_int_t
 ngx_http_ai_trace_attempt(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     ngx_uint_t n, ngx_http_ai_out_t *headers)
 {
-    u_char                         text[NGX_HTTP_AI_TRACEPARENT];
+    u_char                        *p;
+    u_char                         text[NGX_HTTP_AI_TRACEPARENT_LINE];
     ngx_http_ai_trace_t           *t;
     ngx_http_ai_trace_loc_conf_t  *tlcf;
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_trace_module);
+
+    /* nobody would be told of it */
+
+    if (!tlcf->propagate && tlcf->exporter == NULL
+        && ngx_http_ai_header_in(r, "traceparent") == NULL)
+    {
+        return NGX_OK;
+    }
 
     t = ngx_http_ai_trace_get(r, ctx);
 
@@ -274,18 +290,16 @@ ngx_http_ai_trace_attempt(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
 
     t->attempts[n] = ngx_http_ai_trace_id();
 
-    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_ai_trace_module);
-
     if (!tlcf->propagate) {
         return NGX_OK;
     }
 
-    (void) ngx_http_ai_traceparent_write(text, t->trace, t->attempts[n],
-                                         t->sampled);
+    p = ngx_cpymem(text, "traceparent: ", sizeof("traceparent: ") - 1);
+    p = ngx_http_ai_traceparent_write(p, t->trace, t->attempts[n], t->sampled);
+    *p++ = CR;
+    *p = LF;
 
-    ngx_http_ai_out_lit(headers, "traceparent: ");
-    ngx_http_ai_out_mem(headers, text, NGX_HTTP_AI_TRACEPARENT);
-    ngx_http_ai_out_lit(headers, CRLF);
+    ngx_http_ai_out_mem(headers, text, NGX_HTTP_AI_TRACEPARENT_LINE);
 
     if (t->state.len) {
         ngx_http_ai_out_lit(headers, "tracestate: ");

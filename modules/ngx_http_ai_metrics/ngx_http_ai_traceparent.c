@@ -6,6 +6,10 @@
 
 #include "ngx_http_ai_traceparent.h"
 
+#if (defined __x86_64__ && defined __SSE2__)
+#include <emmintrin.h>
+#endif
+
 
 #define NGX_HTTP_AI_TRACE_DIGITS  9           /* of a ratio */
 
@@ -96,6 +100,33 @@ ngx_http_ai_traceparent_write(u_char *p, u_char *trace, uint64_t span,
 }
 
 
+#if (defined __x86_64__ && defined __SSE2__)
+
+u_char *
+ngx_http_ai_trace_hex(u_char *p, uint64_t id)
+{
+    u_char   bytes[8];
+    __m128i  v, low, digits;
+
+    (void) ngx_http_ai_trace_bytes(bytes, id);
+
+    v = _mm_loadl_epi64((__m128i *) bytes);
+    low = _mm_set1_epi8(0x0f);
+
+    v = _mm_unpacklo_epi8(_mm_and_si128(_mm_srli_epi16(v, 4), low),
+                          _mm_and_si128(v, low));
+
+    digits = _mm_and_si128(_mm_cmpgt_epi8(v, _mm_set1_epi8(9)),
+                           _mm_set1_epi8('a' - '9' - 1));
+    digits = _mm_add_epi8(digits, _mm_add_epi8(v, _mm_set1_epi8('0')));
+
+    _mm_storeu_si128((__m128i *) p, digits);
+
+    return p + 16;
+}
+
+#else
+
 /* eight digits at once, a byte for each, the first one in the highest */
 
 u_char *
@@ -124,6 +155,8 @@ ngx_http_ai_trace_hex(u_char *p, uint64_t id)
 
     return p;
 }
+
+#endif
 
 
 ngx_uint_t
