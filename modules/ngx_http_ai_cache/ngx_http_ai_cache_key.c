@@ -10,7 +10,6 @@
 #include "ngx_http_ai_cache_key.h"
 #include "ngx_http_ai_cache_member.h"
 #include "ngx_http_ai_cache_pivot.h"
-#include "ngx_http_ai_siphash.h"
 
 
 /* to be changed with anything that is hashed: entries outlive the binary */
@@ -294,20 +293,21 @@ static ngx_int_t
 ngx_http_ai_cache_key_end(ngx_http_ai_cache_canon_t *c,
     ngx_http_ai_cache_ask_t *ask, ngx_http_ai_cache_key_t *key)
 {
-    size_t    len;
-    uint64_t  tag[2];
+    uint64_t   tag[2];
+    ngx_str_t  text;
 
     if (c->out.failed) {
         return NGX_ERROR;
     }
 
-    len = c->out.last - c->out.start;
+    text.data = c->out.start;
+    text.len = c->out.last - c->out.start;
 
-    if (ask->secret == NULL) {
-        return ngx_http_ai_cache_sha256(key->id, c->out.start, len);
+    if (ask->nh == NULL) {
+        return ngx_http_ai_cache_sha256(key->id, text.data, text.len);
     }
 
-    ngx_http_ai_siphash128_fast(ask->secret, c->out.start, len, tag);
+    ngx_http_ai_nh_tag(ask->nh, &text, 1, tag);
     ngx_memcpy(key->id, tag, sizeof(tag));
 
     return NGX_OK;

@@ -8,7 +8,6 @@
 #include <ngx_core.h>
 #include <openssl/rand.h>
 #include "ngx_http_ai_cache_recent.h"
-#include "ngx_http_ai_siphash.h"
 
 
 #define NGX_HTTP_AI_CACHE_RECENT_SLOTS  4096      /* a power of two */
@@ -28,7 +27,6 @@ typedef struct {
 /* all but the texts; nothing between the members, and none that is not set */
 
 typedef struct {
-    uint64_t                   body[2];
     uint64_t                   secret[2];     /* of the zone, or zeros */
     uint64_t                   dialect;
     uint64_t                   op;
@@ -46,19 +44,17 @@ static ngx_int_t ngx_http_ai_cache_recent_init(ngx_log_t *log);
 
 static ngx_http_ai_cache_recent_t  *ngx_http_ai_cache_recents;
 
-/* of bodies, and of all else: no request can be both */
-
-static u_char
-    ngx_http_ai_cache_recent_secrets[2][NGX_HTTP_AI_SIPHASH_SECRET];
+static ngx_http_ai_nh_t             ngx_http_ai_cache_recent_nh;
 
 
 ngx_int_t
 ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
     ngx_str_t *body, uint64_t *tag, ngx_http_ai_cache_key_t *key)
 {
-    u_char                           *p, *text;
+    u_char                           *p;
     u_char                            buf[NGX_HTTP_AI_CACHE_RECENT_TEXT];
     size_t                            len;
+    ngx_str_t                         texts[2];
     ngx_http_ai_cache_recent_t       *e;
     ngx_http_ai_cache_recent_head_t   head;
 
@@ -68,11 +64,8 @@ ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
         return NGX_ABORT;
     }
 
-    ngx_http_ai_siphash128_fast(ngx_http_ai_cache_recent_secrets[0],
-                                body->data, body->len, head.body);
-
-    if (ask->secret) {
-        ngx_memcpy(head.secret, ask->secret, sizeof(head.secret));
+    if (ask->nh) {
+        ngx_memcpy(head.secret, ask->nh->secret, sizeof(head.secret));
 
     } else {
         ngx_memzero(head.secret, sizeof(head.secret));
@@ -90,16 +83,19 @@ ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
     len = sizeof(ngx_http_ai_cache_recent_head_t)
           + ask->scope.len + ask->model.len + ask->vary.len;
 
-    text = buf;
+    texts[0] = *body;
+    texts[1].len = len;
+    texts[1].data = buf;
 
     if (len > sizeof(buf)) {
-        text = ngx_pnalloc(pool, len);
-        if (text == NULL) {
+        texts[1].data = ngx_pnalloc(pool, len);
+        if (texts[1].data == NULL) {
             return NGX_ERROR;
         }
     }
 
-    p = ngx_cpymem(text, &head, sizeof(ngx_http_ai_cache_recent_head_t));
+    p = ngx_cpymem(texts[1].data, &head,
+                   sizeof(ngx_http_ai_cache_recent_head_t));
 
     if (ask->scope.len) {
         p = ngx_cpymem(p, ask->scope.data, ask->scope.len);
@@ -113,8 +109,7 @@ ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
         ngx_memcpy(p, ask->vary.data, ask->vary.len);
     }
 
-    ngx_http_ai_siphash128_fast(ngx_http_ai_cache_recent_secrets[1], text, len,
-                                tag);
+    ngx_http_ai_nh_tag(&ngx_http_ai_cache_recent_nh, texts, 2, tag);
 
     e = &ngx_http_ai_cache_recents[tag[0]
                                    & (NGX_HTTP_AI_CACHE_RECENT_SLOTS - 1)];
@@ -132,14 +127,15 @@ ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
 static ngx_int_t
 ngx_http_ai_cache_recent_init(ngx_log_t *log)
 {
+    u_char  secret[NGX_HTTP_AI_SIPHASH_SECRET];
+
     /* of each worker: the master serves no requests */
 
-    if (RAND_bytes(ngx_http_ai_cache_recent_secrets[0],
-                   sizeof(ngx_http_ai_cache_recent_secrets))
-        != 1)
-    {
+    if (RAND_bytes(secret, sizeof(secret)) != 1) {
         return NGX_ERROR;
     }
+
+    ngx_http_ai_nh_init(&ngx_http_ai_cache_recent_nh, secret);
 
     ngx_http_ai_cache_recents = ngx_calloc(NGX_HTTP_AI_CACHE_RECENT_SLOTS
                                        * sizeof(ngx_http_ai_cache_recent_t),
