@@ -17,10 +17,12 @@
 #define NGX_HTTP_AI_CACHE_RECENT_TEXT   512
 
 
+/* tags are apart from keys, as most lookups need no key, and are near each
+ * other then; nothing is there where the first word is 0 */
+
 typedef struct {
-    uint64_t                   tag[2];
-    ngx_http_ai_cache_key_t    key;
-    ngx_uint_t                 used;
+    uint64_t                   tags[NGX_HTTP_AI_CACHE_RECENT_SLOTS][2];
+    ngx_http_ai_cache_key_t    keys[NGX_HTTP_AI_CACHE_RECENT_SLOTS];
 } ngx_http_ai_cache_recent_t;
 
 
@@ -42,7 +44,7 @@ typedef struct {
 static ngx_int_t ngx_http_ai_cache_recent_init(ngx_log_t *log);
 
 
-static ngx_http_ai_cache_recent_t  *ngx_http_ai_cache_recents;
+static ngx_http_ai_cache_recent_t  *ngx_http_ai_cache_recent;
 
 static ngx_http_ai_nh_t             ngx_http_ai_cache_recent_nh;
 
@@ -54,11 +56,12 @@ ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
     u_char                           *p;
     u_char                            buf[NGX_HTTP_AI_CACHE_RECENT_TEXT];
     size_t                            len;
+    uint64_t                         *kept;
     ngx_str_t                         texts[2];
-    ngx_http_ai_cache_recent_t       *e;
+    ngx_uint_t                        n;
     ngx_http_ai_cache_recent_head_t   head;
 
-    if (ngx_http_ai_cache_recents == NULL
+    if (ngx_http_ai_cache_recent == NULL
         && ngx_http_ai_cache_recent_init(pool->log) != NGX_OK)
     {
         return NGX_ABORT;
@@ -111,14 +114,14 @@ ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
 
     ngx_http_ai_nh_tag(&ngx_http_ai_cache_recent_nh, texts, 2, tag);
 
-    e = &ngx_http_ai_cache_recents[tag[0]
-                                   & (NGX_HTTP_AI_CACHE_RECENT_SLOTS - 1)];
+    n = tag[0] & (NGX_HTTP_AI_CACHE_RECENT_SLOTS - 1);
+    kept = ngx_http_ai_cache_recent->tags[n];
 
-    if (!e->used || e->tag[0] != tag[0] || e->tag[1] != tag[1]) {
+    if (kept[0] != tag[0] || kept[1] != tag[1] || tag[0] == 0) {
         return NGX_DECLINED;
     }
 
-    *key = e->key;
+    *key = ngx_http_ai_cache_recent->keys[n];
 
     return NGX_OK;
 }
@@ -137,34 +140,31 @@ ngx_http_ai_cache_recent_init(ngx_log_t *log)
 
     ngx_http_ai_nh_init(&ngx_http_ai_cache_recent_nh, secret);
 
-    ngx_http_ai_cache_recents = ngx_calloc(NGX_HTTP_AI_CACHE_RECENT_SLOTS
-                                       * sizeof(ngx_http_ai_cache_recent_t),
-                                       log);
+    ngx_http_ai_cache_recent = ngx_calloc(sizeof(ngx_http_ai_cache_recent_t),
+                                          log);
 
-    return ngx_http_ai_cache_recents ? NGX_OK : NGX_ERROR;
+    return ngx_http_ai_cache_recent ? NGX_OK : NGX_ERROR;
 }
 
 
 void
 ngx_http_ai_cache_recent_keep(uint64_t *tag, ngx_http_ai_cache_key_t *key)
 {
-    ngx_http_ai_cache_recent_t  *e;
+    ngx_uint_t  n;
 
-    e = &ngx_http_ai_cache_recents[tag[0]
-                                   & (NGX_HTTP_AI_CACHE_RECENT_SLOTS - 1)];
+    n = tag[0] & (NGX_HTTP_AI_CACHE_RECENT_SLOTS - 1);
 
-    e->tag[0] = tag[0];
-    e->tag[1] = tag[1];
-    e->key = *key;
-    e->used = 1;
+    ngx_http_ai_cache_recent->tags[n][0] = tag[0];
+    ngx_http_ai_cache_recent->tags[n][1] = tag[1];
+    ngx_http_ai_cache_recent->keys[n] = *key;
 }
 
 
 void
 ngx_http_ai_cache_recent_exit(void)
 {
-    if (ngx_http_ai_cache_recents) {
-        ngx_free(ngx_http_ai_cache_recents);
-        ngx_http_ai_cache_recents = NULL;
+    if (ngx_http_ai_cache_recent) {
+        ngx_free(ngx_http_ai_cache_recent);
+        ngx_http_ai_cache_recent = NULL;
     }
 }
