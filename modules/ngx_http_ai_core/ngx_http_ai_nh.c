@@ -75,9 +75,9 @@ ngx_http_ai_nh_add(uint64_t *sum, uint64_t a, uint64_t b)
 void
 ngx_http_ai_nh_init(ngx_http_ai_nh_t *nh, u_char *secret)
 {
+    uint32_t    n;
     uint64_t    tag[2];
     ngx_uint_t  i;
-    uint32_t    n;
 
     n = 0;
 
