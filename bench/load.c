@@ -10,12 +10,14 @@
  *
  *   load -p PORT -k chat|embed|stream [-m MODEL] [-c CONNECTIONS]
  *        [-d SECONDS] [-r RAMP_MS] [-b PROMPT_BYTES] [-n PIECES] [-a KEY]
- *        [-H]
+ *        [-u] [-H]
  *
  * After -d seconds no request is sent any more, and those that run are waited
  * for.  An answer is good when its status is 200 and all of it has come: the
  * text that mock.c sends is marked with "~", a vector has its commas, a stream
  * its [DONE].  The result is printed as one JSON object.
+ *
+ * With -u no request is like another: their prompts have different numbers.
  *
  * With -H streams are held: when each has had two pieces, "held" is printed,
  * and at the end of standard input, or after -d seconds, they are cut.
@@ -48,6 +50,7 @@
 #define LOAD_EVENTS    256
 #define LOAD_HEAD      8192
 #define LOAD_TAIL      16
+#define LOAD_DIGITS    16
 #define LOAD_MAX_CONN  10000
 #define LOAD_DRAIN     10000000          /* microseconds */
 #define LOAD_COMMAS    1536
@@ -107,6 +110,7 @@ static int load_request(int port, size_t prompt);
 static int load_open(load_conn_t *c);
 static void load_close(load_conn_t *c);
 static void load_start(load_conn_t *c);
+static void load_count(void);
 static void load_send(load_conn_t *c);
 static void load_read(load_conn_t *c, int drain);
 static int load_parse(load_conn_t *c, char *p, size_t len);
@@ -123,6 +127,8 @@ static void load_print(double seconds);
 static int                  load_ep;
 static int                  load_ended;
 static int                  load_hold;
+static int                  load_unique;
+static char                *load_number;
 static int                  load_held;
 static load_kind_e          load_kind;
 static const char          *load_model = "bench";
@@ -154,7 +160,7 @@ main(int argc, char *const *argv)
     prompt = 200;
     seconds = 1;
 
-    while ((o = getopt(argc, argv, "p:k:m:c:d:r:b:n:a:H")) != -1) {
+    while ((o = getopt(argc, argv, "p:k:m:c:d:r:b:n:a:uH")) != -1) {
         switch (o) {
 
         case 'p':
@@ -194,6 +200,10 @@ main(int argc, char *const *argv)
             load_key = optarg;
             break;
 
+        case 'u':
+            load_unique = 1;
+            break;
+
         case 'H':
             load_hold = 1;
             break;
@@ -204,7 +214,8 @@ main(int argc, char *const *argv)
     }
 
     if (port < 1 || port > 65535 || conns < 1 || conns > LOAD_MAX_CONN
-        || seconds <= 0 || seconds > 3600 || ramp < 0)
+        || seconds <= 0 || seconds > 3600 || ramp < 0
+        || (load_unique && prompt < LOAD_DIGITS))
     {
         fprintf(stderr, "load: invalid option\n");
         return 2;
@@ -378,6 +389,10 @@ load_request(int port, size_t prompt)
 
     text[len] = '\0';
 
+    if (load_unique) {
+        memset(text, '0', LOAD_DIGITS);
+    }
+
     if (load_kind == LOAD_EMBED) {
         n = sprintf(body, "{\"model\":\"%s\",\"input\":\"%s\","
                           "\"encoding_format\":\"float\"}",
@@ -405,6 +420,10 @@ load_request(int port, size_t prompt)
                            load_kind == LOAD_EMBED ? "embeddings"
                                                    : "chat/completions",
                            port, load_key, n, body);
+    if (load_unique) {
+        load_number = strstr(load_out, "0000000000000000");
+    }
+
     free(text);
     free(body);
 
@@ -469,12 +488,38 @@ load_start(load_conn_t *c)
 
     load_running++;
 
+    if (load_unique) {
+        load_count();
+    }
+
     if (c->fd == -1 && load_open(c) != LOAD_OK) {
         load_bad(c, "no connection");
         return;
     }
 
     load_send(c);
+}
+
+
+/* the next number; no other run has the same ones */
+
+static void
+load_count(void)
+{
+    char      *p;
+    uint64_t   n;
+
+    static uint64_t  last;
+
+    if (last == 0) {
+        last = load_now() * 1000;
+    }
+
+    n = ++last;
+
+    for (p = load_number + LOAD_DIGITS; p > load_number; n >>= 4) {
+        *--p = "0123456789abcdef"[n & 15];
+    }
 }
 
 

@@ -154,6 +154,8 @@ typedef struct {
     unsigned                   only:1;        /* only-if-cached */
     unsigned                   stale:1;       /* found is, and may be sent */
     unsigned                   keep:1;        /* the answer is kept here */
+    unsigned                   several:1;     /* answers in one: "finish" is
+                                                 that of the first */
     unsigned                   opened:1;      /* its first bytes have come */
     unsigned                   lost:1;        /* not to be stored: too large,
                                                  or not all of it is here */

@@ -12,7 +12,9 @@
  *
  * An answer is a chain of pieces, of which the first begins with its entry.
  * Whether a piece is one of those is told by its link, outside of the pieces,
- * so that no bytes of an answer can look like an entry.  Numbers of pieces and
+ * so that no bytes of an answer can look like an entry.  The chains in which
+ * entries are found are there as well: entries are far from each other, and
+ * most of those that are passed are not looked at.  Numbers of pieces and
  * flights count from 1; 0 is none.  Pieces above "top" were never used, so
  * that memory is touched as needed.
  */
@@ -56,12 +58,13 @@ enum {
 typedef struct {
     uint32_t                   next;
     uint32_t                   kind;
+    uint32_t                   chain;         /* the next entry in its chain */
+    uint32_t                   print;         /* some bits of its id */
 } ngx_http_ai_cache_link_t;
 
 
 typedef struct {
     ngx_http_ai_cache_meta_t   meta;
-    uint32_t                   next;          /* in its chain */
     uint32_t                   newer;
     uint32_t                   older;
     uint32_t                   last;          /* piece */
@@ -69,6 +72,7 @@ typedef struct {
     uint32_t                   size;          /* bytes in them */
     uint32_t                   flight;        /* whose it is as well */
     uint32_t                   listed;        /* can be found */
+    uint32_t                   reserved;
     u_char                     data[];
 } ngx_http_ai_cache_entry_t;
 
@@ -161,6 +165,15 @@ ngx_http_ai_cache_chain(ngx_http_ai_cache_store_t *st, u_char *id)
 {
     return (uint32_t *) ((u_char *) st + st->chains)
            + (ngx_http_ai_cache_word(id, 0) & st->mask);
+}
+
+
+/* other bits than those of the chain */
+
+static ngx_inline uint32_t
+ngx_http_ai_cache_print(u_char *id)
+{
+    return (uint32_t) ngx_http_ai_cache_word(id, 1);
 }
 
 

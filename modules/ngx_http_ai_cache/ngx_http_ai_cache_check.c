@@ -191,7 +191,7 @@ ngx_http_ai_cache_check_list(ngx_http_ai_cache_store_t *st, uint32_t listed)
     chain = (uint32_t *) ((u_char *) st + st->chains);
 
     for (k = 0; k <= st->mask; k++) {
-        for (i = chain[k]; i; i = ngx_http_ai_cache_entry(st, i)->next) {
+        for (i = chain[k]; i; i = ngx_http_ai_cache_link(st, i)->chain) {
             if (++n > listed) {
                 return "a chain has a loop";
             }

@@ -10,7 +10,7 @@
 #include "ngx_http_ai_cache_key.h"
 #include "ngx_http_ai_cache_member.h"
 #include "ngx_http_ai_cache_pivot.h"
-#include "ngx_http_ai_siphash.h"
+#include "ngx_http_ai_cache_plain.h"
 
 
 /* to be changed with anything that is hashed: entries outlive the binary */
@@ -122,7 +122,7 @@ ngx_http_ai_cache_key_begin(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
 {
     size_t                 size;
     ngx_int_t              rc;
-    ngx_uint_t             refused;
+    ngx_uint_t             place, refused, zero;
     ngx_http_ai_codec_t    codec;
     ngx_http_ai_request_t  req;
 
@@ -166,6 +166,17 @@ ngx_http_ai_cache_key_begin(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
     ngx_http_ai_cache_canon_bytes(c, &ask->model);
     ngx_http_ai_cache_canon_bytes(c, &ask->vary);
 
+    place = ngx_http_ai_cache_body_place(ask->dialect, ask->op);
+
+    if (place == NGX_HTTP_AI_CACHE_O_CHAT
+        && ngx_http_ai_cache_plain(c, ask->json, &zero) == NGX_OK)
+    {
+        w->input = NGX_HTTP_AI_JSON_NONE;
+        key->deterministic = zero;
+
+        return NGX_OK;
+    }
+
     w->pool = pool;
     w->json = ask->json;
     w->all = 1;
@@ -195,8 +206,8 @@ ngx_http_ai_cache_key_begin(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
         }
     }
 
-    rc = ngx_http_ai_cache_walk(w, ngx_http_ai_cache_body_place(ask->dialect,
-                                                                ask->op));
+    rc = ngx_http_ai_cache_walk(w, place);
+
     if (rc == NGX_DECLINED) {
         ngx_http_ai_cache_canon_free(c);
         return ngx_http_ai_cache_key_declined(key, "too many extra members");
@@ -294,20 +305,21 @@ static ngx_int_t
 ngx_http_ai_cache_key_end(ngx_http_ai_cache_canon_t *c,
     ngx_http_ai_cache_ask_t *ask, ngx_http_ai_cache_key_t *key)
 {
-    size_t    len;
-    uint64_t  tag[2];
+    uint64_t   tag[2];
+    ngx_str_t  text;
 
     if (c->out.failed) {
         return NGX_ERROR;
     }
 
-    len = c->out.last - c->out.start;
+    text.data = c->out.start;
+    text.len = c->out.last - c->out.start;
 
-    if (ask->secret == NULL) {
-        return ngx_http_ai_cache_sha256(key->id, c->out.start, len);
+    if (ask->nh == NULL) {
+        return ngx_http_ai_cache_sha256(key->id, text.data, text.len);
     }
 
-    ngx_http_ai_siphash128_fast(ask->secret, c->out.start, len, tag);
+    ngx_http_ai_nh_tag(ask->nh, &text, 1, tag);
     ngx_memcpy(key->id, tag, sizeof(tag));
 
     return NGX_OK;

@@ -10,8 +10,8 @@
  * ngx_http_ai_cache_member.c.
  *
  * It is SHA-256 where it leaves the zone's memory, for a disk or Redis.  Where
- * it does not it is 128 bits of SipHash-1-3 under a secret of the zone, and
- * zeros, which costs a tenth: who does not know the secret cannot look for
+ * it does not it is a tag of 128 bits under a secret of the zone, and zeros,
+ * which costs a twentieth: who does not know the secret cannot look for
  * requests of the same key.
  */
 
@@ -23,6 +23,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include "ngx_http_ai_json.h"
+#include "ngx_http_ai_nh.h"
 #include "ngx_http_ai_pivot.h"
 #include "ngx_http_ai_dialect.h"
 
@@ -46,7 +47,7 @@ typedef struct {
     ngx_str_t                  vary;          /* plain; all else that changes
                                                  the answer: values of headers,
                                                  versions of policies */
-    u_char                    *secret;        /* of the zone; NULL: SHA-256 */
+    ngx_http_ai_nh_t          *nh;            /* of the zone; NULL: SHA-256 */
 } ngx_http_ai_cache_ask_t;
 
 

@@ -143,6 +143,10 @@ ngx_int_t ngx_http_ai_cache_walk(ngx_http_ai_cache_walk_t *w,
     ngx_uint_t place);
 
 
+/* of the text of a JSON number */
+ngx_uint_t ngx_http_ai_cache_is_zero(ngx_str_t *number);
+
+
 /* the last one has no name */
 extern const ngx_http_ai_cache_member_t  ngx_http_ai_cache_members[];
 extern const ngx_http_ai_cache_place_t   ngx_http_ai_cache_places[];

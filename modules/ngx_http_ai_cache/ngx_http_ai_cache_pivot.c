@@ -9,15 +9,6 @@
 #include "ngx_http_ai_cache_pivot.h"
 
 
-typedef struct {
-    ngx_http_ai_cache_canon_t  *canon;
-    ngx_http_ai_json_t         *json;     /* of the body */
-    ngx_http_ai_json_t          text;     /* of a text that holds JSON */
-} ngx_http_ai_cache_pivot_t;
-
-
-static void ngx_http_ai_cache_pivot_turn(ngx_http_ai_cache_pivot_t *p,
-    ngx_http_ai_turn_t *turn);
 static void ngx_http_ai_cache_pivot_part(ngx_http_ai_cache_pivot_t *p,
     ngx_http_ai_part_t *part);
 static void ngx_http_ai_cache_pivot_tool(ngx_http_ai_cache_pivot_t *p,
@@ -45,23 +36,43 @@ void
 ngx_http_ai_cache_pivot(ngx_http_ai_cache_canon_t *c, ngx_http_ai_json_t *j,
     ngx_http_ai_request_t *req)
 {
-    ngx_uint_t                  i;
-    ngx_http_ai_tool_t         *tool;
     ngx_http_ai_turn_t         *turn;
     ngx_http_ai_cache_pivot_t   p;
 
-    p.canon = c;
-    p.json = j;
-
-    ngx_memzero(&p.text, sizeof(ngx_http_ai_json_t));
-    p.text.pool = c->out.pool;
+    ngx_http_ai_cache_pivot_init(&p, c, j);
 
     for (turn = req->turns; turn; turn = turn->next) {
         ngx_http_ai_cache_pivot_turn(&p, turn);
     }
 
+    ngx_http_ai_cache_pivot_rest(&p, req);
+}
+
+
+void
+ngx_http_ai_cache_pivot_init(ngx_http_ai_cache_pivot_t *p,
+    ngx_http_ai_cache_canon_t *c, ngx_http_ai_json_t *j)
+{
+    p->canon = c;
+    p->json = j;
+
+    ngx_memzero(&p->text, sizeof(ngx_http_ai_json_t));
+    p->text.pool = c->out.pool;
+}
+
+
+void
+ngx_http_ai_cache_pivot_rest(ngx_http_ai_cache_pivot_t *p,
+    ngx_http_ai_request_t *req)
+{
+    ngx_uint_t                  i;
+    ngx_http_ai_tool_t         *tool;
+    ngx_http_ai_cache_canon_t  *c;
+
+    c = p->canon;
+
     for (tool = req->tools; tool; tool = tool->next) {
-        ngx_http_ai_cache_pivot_tool(&p, tool);
+        ngx_http_ai_cache_pivot_tool(p, tool);
     }
 
     ngx_http_ai_cache_canon_tag(c, 'o');
@@ -72,30 +83,30 @@ ngx_http_ai_cache_pivot(ngx_http_ai_cache_canon_t *c, ngx_http_ai_json_t *j,
     ngx_http_ai_cache_canon_tag(c, (u_char) req->effort);
     ngx_http_ai_cache_canon_tag(c, (u_char) req->thinking);
 
-    ngx_http_ai_cache_pivot_text(&p, 'c', &req->choice_name);
+    ngx_http_ai_cache_pivot_text(p, 'c', &req->choice_name);
 
-    ngx_http_ai_cache_pivot_number(&p, 'm', &req->max_output);
-    ngx_http_ai_cache_pivot_number(&p, 't', &req->temperature);
-    ngx_http_ai_cache_pivot_number(&p, 'p', &req->top_p);
-    ngx_http_ai_cache_pivot_number(&p, 'k', &req->top_k);
-    ngx_http_ai_cache_pivot_number(&p, 's', &req->seed);
-    ngx_http_ai_cache_pivot_number(&p, 'f', &req->frequency_penalty);
-    ngx_http_ai_cache_pivot_number(&p, 'q', &req->presence_penalty);
-    ngx_http_ai_cache_pivot_number(&p, 'b', &req->thinking_budget);
+    ngx_http_ai_cache_pivot_number(p, 'm', &req->max_output);
+    ngx_http_ai_cache_pivot_number(p, 't', &req->temperature);
+    ngx_http_ai_cache_pivot_number(p, 'p', &req->top_p);
+    ngx_http_ai_cache_pivot_number(p, 'k', &req->top_k);
+    ngx_http_ai_cache_pivot_number(p, 's', &req->seed);
+    ngx_http_ai_cache_pivot_number(p, 'f', &req->frequency_penalty);
+    ngx_http_ai_cache_pivot_number(p, 'q', &req->presence_penalty);
+    ngx_http_ai_cache_pivot_number(p, 'b', &req->thinking_budget);
 
     for (i = 0; i < req->nstop; i++) {
-        ngx_http_ai_cache_pivot_text(&p, 'e', &req->stop[i]);
+        ngx_http_ai_cache_pivot_text(p, 'e', &req->stop[i]);
     }
 
-    ngx_http_ai_cache_pivot_json(&p, 'j', &req->schema);
-    ngx_http_ai_cache_pivot_text(&p, 'n', &req->schema_name);
-    ngx_http_ai_cache_pivot_text(&p, 'd', &req->schema_description);
+    ngx_http_ai_cache_pivot_json(p, 'j', &req->schema);
+    ngx_http_ai_cache_pivot_text(p, 'n', &req->schema_name);
+    ngx_http_ai_cache_pivot_text(p, 'd', &req->schema_description);
 
     ngx_http_ai_cache_canon_tag(c, 0);
 }
 
 
-static void
+void
 ngx_http_ai_cache_pivot_turn(ngx_http_ai_cache_pivot_t *p,
     ngx_http_ai_turn_t *turn)
 {

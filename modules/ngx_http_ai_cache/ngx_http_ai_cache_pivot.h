@@ -26,4 +26,21 @@ void ngx_http_ai_cache_pivot(ngx_http_ai_cache_canon_t *c,
     ngx_http_ai_json_t *j, ngx_http_ai_request_t *req);
 
 
+/* the same in pieces: all turns, then the rest */
+
+typedef struct {
+    ngx_http_ai_cache_canon_t *canon;
+    ngx_http_ai_json_t        *json;          /* of the body */
+    ngx_http_ai_json_t         text;          /* of a text that holds JSON */
+} ngx_http_ai_cache_pivot_t;
+
+
+void ngx_http_ai_cache_pivot_init(ngx_http_ai_cache_pivot_t *p,
+    ngx_http_ai_cache_canon_t *c, ngx_http_ai_json_t *j);
+void ngx_http_ai_cache_pivot_turn(ngx_http_ai_cache_pivot_t *p,
+    ngx_http_ai_turn_t *turn);
+void ngx_http_ai_cache_pivot_rest(ngx_http_ai_cache_pivot_t *p,
+    ngx_http_ai_request_t *req);
+
+
 #endif /* _NGX_HTTP_AI_CACHE_PIVOT_H_INCLUDED_ */

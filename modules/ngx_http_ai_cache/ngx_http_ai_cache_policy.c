@@ -341,7 +341,7 @@ ngx_http_ai_cache_make_key(ngx_http_ai_cached_t *c, ngx_str_t *scope)
     ask.model = ctx->model.len ? ctx->model : ctx->request_model;
     ask.plan = ctx->plan ? ctx->plan(ctx) : 0;
     ask.scope = *scope;
-    ask.secret = ngx_http_ai_cache_secret(c->zone);
+    ask.nh = ngx_http_ai_cache_nh(c->zone);
 
     if (ngx_http_ai_cache_vary(c, &ask.vary) != NGX_OK) {
         return NGX_ERROR;

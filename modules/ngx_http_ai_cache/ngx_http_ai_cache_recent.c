@@ -8,7 +8,6 @@
 #include <ngx_core.h>
 #include <openssl/rand.h>
 #include "ngx_http_ai_cache_recent.h"
-#include "ngx_http_ai_siphash.h"
 
 
 #define NGX_HTTP_AI_CACHE_RECENT_SLOTS  4096      /* a power of two */
@@ -18,17 +17,18 @@
 #define NGX_HTTP_AI_CACHE_RECENT_TEXT   512
 
 
+/* tags are apart from keys, as most lookups need no key, and are near each
+ * other then; nothing is there where the first word is 0 */
+
 typedef struct {
-    uint64_t                   tag[2];
-    ngx_http_ai_cache_key_t    key;
-    ngx_uint_t                 used;
+    uint64_t                   tags[NGX_HTTP_AI_CACHE_RECENT_SLOTS][2];
+    ngx_http_ai_cache_key_t    keys[NGX_HTTP_AI_CACHE_RECENT_SLOTS];
 } ngx_http_ai_cache_recent_t;
 
 
 /* all but the texts; nothing between the members, and none that is not set */
 
 typedef struct {
-    uint64_t                   body[2];
     uint64_t                   secret[2];     /* of the zone, or zeros */
     uint64_t                   dialect;
     uint64_t                   op;
@@ -44,35 +44,31 @@ typedef struct {
 static ngx_int_t ngx_http_ai_cache_recent_init(ngx_log_t *log);
 
 
-static ngx_http_ai_cache_recent_t  *ngx_http_ai_cache_recents;
+static ngx_http_ai_cache_recent_t  *ngx_http_ai_cache_recent;
 
-/* of bodies, and of all else: no request can be both */
-
-static u_char
-    ngx_http_ai_cache_recent_secrets[2][NGX_HTTP_AI_SIPHASH_SECRET];
+static ngx_http_ai_nh_t             ngx_http_ai_cache_recent_nh;
 
 
 ngx_int_t
 ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
     ngx_str_t *body, uint64_t *tag, ngx_http_ai_cache_key_t *key)
 {
-    u_char                           *p, *text;
+    u_char                           *p;
     u_char                            buf[NGX_HTTP_AI_CACHE_RECENT_TEXT];
     size_t                            len;
-    ngx_http_ai_cache_recent_t       *e;
+    uint64_t                         *kept;
+    ngx_str_t                         texts[2];
+    ngx_uint_t                        n;
     ngx_http_ai_cache_recent_head_t   head;
 
-    if (ngx_http_ai_cache_recents == NULL
+    if (ngx_http_ai_cache_recent == NULL
         && ngx_http_ai_cache_recent_init(pool->log) != NGX_OK)
     {
         return NGX_ABORT;
     }
 
-    ngx_http_ai_siphash128_fast(ngx_http_ai_cache_recent_secrets[0],
-                                body->data, body->len, head.body);
-
-    if (ask->secret) {
-        ngx_memcpy(head.secret, ask->secret, sizeof(head.secret));
+    if (ask->nh) {
+        ngx_memcpy(head.secret, ask->nh->secret, sizeof(head.secret));
 
     } else {
         ngx_memzero(head.secret, sizeof(head.secret));
@@ -90,16 +86,19 @@ ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
     len = sizeof(ngx_http_ai_cache_recent_head_t)
           + ask->scope.len + ask->model.len + ask->vary.len;
 
-    text = buf;
+    texts[0] = *body;
+    texts[1].len = len;
+    texts[1].data = buf;
 
     if (len > sizeof(buf)) {
-        text = ngx_pnalloc(pool, len);
-        if (text == NULL) {
+        texts[1].data = ngx_pnalloc(pool, len);
+        if (texts[1].data == NULL) {
             return NGX_ERROR;
         }
     }
 
-    p = ngx_cpymem(text, &head, sizeof(ngx_http_ai_cache_recent_head_t));
+    p = ngx_cpymem(texts[1].data, &head,
+                   sizeof(ngx_http_ai_cache_recent_head_t));
 
     if (ask->scope.len) {
         p = ngx_cpymem(p, ask->scope.data, ask->scope.len);
@@ -113,17 +112,16 @@ ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
         ngx_memcpy(p, ask->vary.data, ask->vary.len);
     }
 
-    ngx_http_ai_siphash128_fast(ngx_http_ai_cache_recent_secrets[1], text, len,
-                                tag);
+    ngx_http_ai_nh_tag(&ngx_http_ai_cache_recent_nh, texts, 2, tag);
 
-    e = &ngx_http_ai_cache_recents[tag[0]
-                                   & (NGX_HTTP_AI_CACHE_RECENT_SLOTS - 1)];
+    n = tag[0] & (NGX_HTTP_AI_CACHE_RECENT_SLOTS - 1);
+    kept = ngx_http_ai_cache_recent->tags[n];
 
-    if (!e->used || e->tag[0] != tag[0] || e->tag[1] != tag[1]) {
+    if (kept[0] != tag[0] || kept[1] != tag[1] || tag[0] == 0) {
         return NGX_DECLINED;
     }
 
-    *key = e->key;
+    *key = ngx_http_ai_cache_recent->keys[n];
 
     return NGX_OK;
 }
@@ -132,43 +130,41 @@ ngx_http_ai_cache_recent_find(ngx_pool_t *pool, ngx_http_ai_cache_ask_t *ask,
 static ngx_int_t
 ngx_http_ai_cache_recent_init(ngx_log_t *log)
 {
+    u_char  secret[NGX_HTTP_AI_SIPHASH_SECRET];
+
     /* of each worker: the master serves no requests */
 
-    if (RAND_bytes(ngx_http_ai_cache_recent_secrets[0],
-                   sizeof(ngx_http_ai_cache_recent_secrets))
-        != 1)
-    {
+    if (RAND_bytes(secret, sizeof(secret)) != 1) {
         return NGX_ERROR;
     }
 
-    ngx_http_ai_cache_recents = ngx_calloc(NGX_HTTP_AI_CACHE_RECENT_SLOTS
-                                       * sizeof(ngx_http_ai_cache_recent_t),
-                                       log);
+    ngx_http_ai_nh_init(&ngx_http_ai_cache_recent_nh, secret);
 
-    return ngx_http_ai_cache_recents ? NGX_OK : NGX_ERROR;
+    ngx_http_ai_cache_recent = ngx_calloc(sizeof(ngx_http_ai_cache_recent_t),
+                                          log);
+
+    return ngx_http_ai_cache_recent ? NGX_OK : NGX_ERROR;
 }
 
 
 void
 ngx_http_ai_cache_recent_keep(uint64_t *tag, ngx_http_ai_cache_key_t *key)
 {
-    ngx_http_ai_cache_recent_t  *e;
+    ngx_uint_t  n;
 
-    e = &ngx_http_ai_cache_recents[tag[0]
-                                   & (NGX_HTTP_AI_CACHE_RECENT_SLOTS - 1)];
+    n = tag[0] & (NGX_HTTP_AI_CACHE_RECENT_SLOTS - 1);
 
-    e->tag[0] = tag[0];
-    e->tag[1] = tag[1];
-    e->key = *key;
-    e->used = 1;
+    ngx_http_ai_cache_recent->tags[n][0] = tag[0];
+    ngx_http_ai_cache_recent->tags[n][1] = tag[1];
+    ngx_http_ai_cache_recent->keys[n] = *key;
 }
 
 
 void
 ngx_http_ai_cache_recent_exit(void)
 {
-    if (ngx_http_ai_cache_recents) {
-        ngx_free(ngx_http_ai_cache_recents);
-        ngx_http_ai_cache_recents = NULL;
+    if (ngx_http_ai_cache_recent) {
+        ngx_free(ngx_http_ai_cache_recent);
+        ngx_http_ai_cache_recent = NULL;
     }
 }

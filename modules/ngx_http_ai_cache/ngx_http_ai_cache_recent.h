@@ -7,8 +7,8 @@
 /*
  * Keys that were made lately, found by the bytes of the request, so that one
  * that is repeated byte by byte is neither parsed as a whole nor brought into
- * one form again.  An entry is named by 128 bits of SipHash-1-3 of all that a
- * key is made of under a secret of the worker.  Plain C.
+ * one form again.  An entry is named by a tag of 128 bits of all that a key is
+ * made of, under a secret of the worker.  Plain C.
  */
 
 

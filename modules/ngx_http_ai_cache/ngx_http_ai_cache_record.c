@@ -12,6 +12,8 @@
 
 static void ngx_http_ai_cache_sum_stripes(uint64_t *lanes, u_char *p,
     u_char *last);
+static uint64_t ngx_http_ai_cache_sum_last(uint64_t *lanes, u_char *rest,
+    uint64_t size);
 
 
 /* the last byte is the version of what follows */
@@ -27,16 +29,19 @@ static u_char  ngx_http_ai_cache_magic[8] = {
 };
 
 
+static uint64_t  ngx_http_ai_cache_lanes[4] = {
+    NGX_HTTP_AI_CACHE_PRIME,
+    NGX_HTTP_AI_CACHE_PRIME * 2,
+    NGX_HTTP_AI_CACHE_PRIME * 3,
+    NGX_HTTP_AI_CACHE_PRIME * 4
+};
+
+
 void
 ngx_http_ai_cache_sum_init(ngx_http_ai_cache_sum_t *sum)
 {
-    ngx_uint_t  i;
-
-    ngx_memzero(sum, sizeof(ngx_http_ai_cache_sum_t));
-
-    for (i = 0; i < 4; i++) {
-        sum->lanes[i] = (i + 1) * NGX_HTTP_AI_CACHE_PRIME;
-    }
+    ngx_memcpy(sum->lanes, ngx_http_ai_cache_lanes, sizeof(sum->lanes));
+    sum->size = 0;
 }
 
 
@@ -120,37 +125,54 @@ ngx_http_ai_cache_sum_add(ngx_http_ai_cache_sum_t *sum, u_char *data,
 uint64_t
 ngx_http_ai_cache_sum_end(ngx_http_ai_cache_sum_t *sum)
 {
-    size_t      have;
-    uint64_t    h;
-    ngx_uint_t  i;
-
-    have = sum->size & 31;
-
-    if (have) {
-        ngx_memzero(sum->rest + have, 32 - have);
-        ngx_http_ai_cache_sum_stripes(sum->lanes, sum->rest, sum->rest + 32);
-    }
-
-    h = sum->size;
-
-    for (i = 0; i < 4; i++) {
-        h = (h ^ sum->lanes[i]) * NGX_HTTP_AI_CACHE_PRIME;
-        h ^= h >> 29;
-    }
-
-    return h;
+    return ngx_http_ai_cache_sum_last(sum->lanes, sum->rest, sum->size);
 }
 
 
 uint64_t
 ngx_http_ai_cache_sum(u_char *data, size_t size)
 {
-    ngx_http_ai_cache_sum_t  sum;
+    size_t    n;
+    uint64_t  lanes[4];
 
-    ngx_http_ai_cache_sum_init(&sum);
-    ngx_http_ai_cache_sum_add(&sum, data, size);
+    ngx_memcpy(lanes, ngx_http_ai_cache_lanes, sizeof(lanes));
 
-    return ngx_http_ai_cache_sum_end(&sum);
+    n = size & ~(size_t) 31;
+
+    if (n) {
+        ngx_http_ai_cache_sum_stripes(lanes, data, data + n);
+        data += n;
+    }
+
+    return ngx_http_ai_cache_sum_last(lanes, data, size);
+}
+
+
+static uint64_t
+ngx_http_ai_cache_sum_last(uint64_t *lanes, u_char *rest, uint64_t size)
+{
+    size_t      have;
+    u_char      stripe[32];
+    uint64_t    h;
+    ngx_uint_t  i;
+
+    have = size & 31;
+
+    if (have) {
+        ngx_memzero(stripe, sizeof(stripe));
+        ngx_memcpy(stripe, rest, have);
+
+        ngx_http_ai_cache_sum_stripes(lanes, stripe, stripe + 32);
+    }
+
+    h = size;
+
+    for (i = 0; i < 4; i++) {
+        h = (h ^ lanes[i]) * NGX_HTTP_AI_CACHE_PRIME;
+        h ^= h >> 29;
+    }
+
+    return h;
 }
 
 

@@ -37,6 +37,7 @@ static ngx_int_t ngx_http_ai_cache_plain(u_char *p, u_char *last,
 static ngx_int_t ngx_http_ai_cache_names_parse(ngx_http_ai_cached_t *c,
     ngx_str_t *text, ngx_http_ai_cache_names_t *names);
 static void ngx_http_ai_cache_new_id(ngx_str_t *id);
+static uint64_t ngx_http_ai_cache_random(void);
 static void ngx_http_ai_cache_renew_chunks(ngx_http_ai_cache_names_t *names,
     ngx_str_t *old, u_char *start, u_char *p, u_char *last);
 static void ngx_http_ai_cache_renew_line(ngx_http_ai_cache_names_t *names,
@@ -340,7 +341,7 @@ static void
 ngx_http_ai_cache_new_id(ngx_str_t *id)
 {
     u_char      *p, *end;
-    uint32_t     n;
+    uint64_t     n;
     ngx_uint_t   left;
 
     static u_char  hex[] = "0123456789abcdef";
@@ -356,8 +357,8 @@ ngx_http_ai_cache_new_id(ngx_str_t *id)
     for (left = 0; p < end; p++, left--) {
 
         if (left == 0) {
-            n = ngx_random();
-            left = 7;
+            n = ngx_http_ai_cache_random();
+            left = 16;
         }
 
         if ((u_char) ((*p | 0x20) - 'a') < 26 || (u_char) (*p - '0') < 10) {
@@ -365,6 +366,31 @@ ngx_http_ai_cache_new_id(ngx_str_t *id)
             n >>= 4;
         }
     }
+}
+
+
+/* splitmix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom
+ * number generators", 2014; what it draws need not be secret */
+
+static uint64_t
+ngx_http_ai_cache_random(void)
+{
+    uint64_t  n;
+
+    static uint64_t  state;
+
+    if (state == 0) {
+        state = ((uint64_t) ngx_random() << 32) ^ (uint64_t) ngx_random()
+                ^ ((uint64_t) ngx_pid << 16);
+    }
+
+    state += 0x9e3779b97f4a7c15;
+
+    n = state;
+    n = (n ^ (n >> 30)) * 0xbf58476d1ce4e5b9;
+    n = (n ^ (n >> 27)) * 0x94d049bb133111eb;
+
+    return n ^ (n >> 31);
 }
 
 

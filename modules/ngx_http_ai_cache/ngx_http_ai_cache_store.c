@@ -395,10 +395,19 @@ ngx_http_ai_cache_remove(ngx_http_ai_cache_store_t *st, u_char *id)
 uint32_t
 ngx_http_ai_cache_find(ngx_http_ai_cache_store_t *st, u_char *id)
 {
-    uint32_t                    i;
+    uint32_t                    i, print;
+    ngx_http_ai_cache_link_t   *link;
     ngx_http_ai_cache_entry_t  *e;
 
-    for (i = *ngx_http_ai_cache_chain(st, id); i; i = e->next) {
+    print = ngx_http_ai_cache_print(id);
+
+    for (i = *ngx_http_ai_cache_chain(st, id); i; i = link->chain) {
+        link = ngx_http_ai_cache_link(st, i);
+
+        if (link->print != print) {
+            continue;
+        }
+
         e = ngx_http_ai_cache_entry(st, i);
 
         if (ngx_memcmp(e->meta.id, id, NGX_HTTP_AI_CACHE_ID) == 0) {
@@ -570,12 +579,15 @@ void
 ngx_http_ai_cache_list(ngx_http_ai_cache_store_t *st, uint32_t i)
 {
     uint32_t                   *chain;
+    ngx_http_ai_cache_link_t   *link;
     ngx_http_ai_cache_entry_t  *e;
 
     e = ngx_http_ai_cache_entry(st, i);
+    link = ngx_http_ai_cache_link(st, i);
     chain = ngx_http_ai_cache_chain(st, e->meta.id);
 
-    e->next = *chain;
+    link->chain = *chain;
+    link->print = ngx_http_ai_cache_print(e->meta.id);
     e->listed = 1;
     *chain = i;
 
@@ -598,10 +610,10 @@ ngx_http_ai_cache_unlist(ngx_http_ai_cache_store_t *st, uint32_t i)
     p = ngx_http_ai_cache_chain(st, e->meta.id);
 
     while (*p != i) {
-        p = &ngx_http_ai_cache_entry(st, *p)->next;
+        p = &ngx_http_ai_cache_link(st, *p)->chain;
     }
 
-    *p = e->next;
+    *p = ngx_http_ai_cache_link(st, i)->chain;
     e->listed = 0;
 
     ngx_http_ai_cache_unuse(st, i);

@@ -38,10 +38,12 @@ static const ngx_http_ai_tap_t  ngx_http_ai_cache_tap_pt = {
 void
 ngx_http_ai_cache_tap(ngx_http_ai_cached_t *c)
 {
+    c->several = ngx_http_ai_cache_choices(c);
+
     /* what the flight becomes an entry of is enough for memory */
 
     c->keep = (c->flight == 0 || c->zone->on_disk || c->zone->remote
-               || ngx_http_ai_cache_choices(c));
+               || c->several);
 
     c->body.pool = c->request->pool;
 
@@ -221,7 +223,7 @@ ngx_http_ai_cache_tap_end(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
     storable = ngx_http_ai_cache_storable(c) && !c->lost;
 
-    if (storable && ngx_http_ai_cache_choices(c)) {
+    if (storable && c->several) {
         storable = (ngx_http_ai_cache_finishes(c, meta, c->body.start,
                                             c->body.last - c->body.start)
                     == NGX_OK);
@@ -310,8 +312,6 @@ ngx_http_ai_cache_abandon(ngx_http_ai_cached_t *c)
     ngx_http_ai_cache_wake(c->zone, flight);
 }
 
-
-/* several answers in one: "finish" is that of the first */
 
 static ngx_uint_t
 ngx_http_ai_cache_choices(ngx_http_ai_cached_t *c)

@@ -132,22 +132,38 @@ ngx_http_ai_cache_in_memory(ngx_http_ai_cache_zone_t *zone, u_char *id,
     ngx_int_t                   rc;
     ngx_http_ai_cache_store_t  *st;
 
+    p = NULL;
+
     st = ngx_http_ai_cache_lock(zone);
+
     rc = ngx_http_ai_cache_get(st, id, ngx_http_ai_cache_now(), &found->meta);
+
+    /* what is small has room in the pool, and the lock is kept */
+
+    if (rc == NGX_OK && found->meta.size < NGX_MAX_ALLOC_FROM_POOL) {
+        p = ngx_pnalloc(pool, found->meta.size + 1);
+
+        if (p) {
+            rc = ngx_http_ai_cache_copy(st, &found->meta, p);
+        }
+    }
+
     ngx_http_ai_cache_unlock(zone);
 
     if (rc != NGX_OK) {
         return rc;
     }
 
-    p = ngx_pnalloc(pool, found->meta.size + 1);
     if (p == NULL) {
-        return NGX_ERROR;
-    }
+        p = ngx_pnalloc(pool, found->meta.size + 1);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
 
-    st = ngx_http_ai_cache_lock(zone);
-    rc = ngx_http_ai_cache_copy(st, &found->meta, p);
-    ngx_http_ai_cache_unlock(zone);
+        st = ngx_http_ai_cache_lock(zone);
+        rc = ngx_http_ai_cache_copy(st, &found->meta, p);
+        ngx_http_ai_cache_unlock(zone);
+    }
 
     found->data.data = p;
     found->data.len = found->meta.size;

@@ -20,7 +20,7 @@
 #include <ngx_http.h>
 #include "ngx_http_ai_core.h"
 #include "ngx_http_ai_cache_store.h"
-#include "ngx_http_ai_siphash.h"
+#include "ngx_http_ai_nh.h"
 
 
 typedef enum {
@@ -87,6 +87,7 @@ struct ngx_http_ai_cache_zone_s {
     ngx_int_t                    worker;      /* of this process, for flights;
                                                  NGX_ERROR: none */
     uint64_t                     generation;  /* of live data, applied */
+    ngx_http_ai_nh_t             nh;          /* of the zone's secret */
 };
 
 
@@ -132,7 +133,7 @@ ngx_http_ai_cache_store_t *ngx_http_ai_cache_lock(
 void ngx_http_ai_cache_unlock(ngx_http_ai_cache_zone_t *zone);
 
 /* of keys that do not leave the zone; NULL: they do */
-u_char *ngx_http_ai_cache_secret(ngx_http_ai_cache_zone_t *zone);
+ngx_http_ai_nh_t *ngx_http_ai_cache_nh(ngx_http_ai_cache_zone_t *zone);
 
 int64_t ngx_http_ai_cache_now(void);
 

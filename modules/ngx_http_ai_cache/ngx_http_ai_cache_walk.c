@@ -53,8 +53,6 @@ static ngx_uint_t ngx_http_ai_cache_is_neutral(ngx_http_ai_cache_walk_t *w,
     ngx_uint_t n, const char *neutral);
 static ngx_uint_t ngx_http_ai_cache_is_number(ngx_http_ai_cache_walk_t *w,
     ngx_uint_t n, const char *number);
-static ngx_uint_t ngx_http_ai_cache_is_zero(ngx_http_ai_cache_walk_t *w,
-    ngx_uint_t n);
 static ngx_uint_t ngx_http_ai_cache_has_parameters(ngx_str_t *url);
 
 
@@ -241,7 +239,9 @@ ngx_http_ai_cache_walk_member(ngx_http_ai_cache_walk_t *w, ngx_uint_t n,
     }
 
     if (m->form & NGX_HTTP_AI_CACHE_HEAT) {
-        w->zero = ngx_http_ai_cache_is_zero(w, n);
+        s = ngx_http_ai_json_raw(w->json, n);
+        w->zero = node->type == NGX_HTTP_AI_JSON_NUMBER
+                  && ngx_http_ai_cache_is_zero(&s);
     }
 
     if (w->all) {
@@ -536,20 +536,14 @@ ngx_http_ai_cache_is_number(ngx_http_ai_cache_walk_t *w, ngx_uint_t n,
 }
 
 
-static ngx_uint_t
-ngx_http_ai_cache_is_zero(ngx_http_ai_cache_walk_t *w, ngx_uint_t n)
+ngx_uint_t
+ngx_http_ai_cache_is_zero(ngx_str_t *number)
 {
-    u_char     *p, *last;
-    ngx_str_t   s;
+    u_char  *p, *last;
 
-    if (w->json->nodes[n].type != NGX_HTTP_AI_JSON_NUMBER) {
-        return 0;
-    }
+    last = number->data + number->len;
 
-    s = ngx_http_ai_json_raw(w->json, n);
-    last = s.data + s.len;
-
-    for (p = s.data; p < last && (*p | 0x20) != 'e'; p++) {
+    for (p = number->data; p < last && (*p | 0x20) != 'e'; p++) {
         if (*p >= '1' && *p <= '9') {
             return 0;
         }

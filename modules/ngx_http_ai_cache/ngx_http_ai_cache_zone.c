@@ -188,6 +188,7 @@ ngx_http_ai_cache_zone_init(ngx_shm_zone_t *shm_zone, void *data)
 
     if (old) {
         zone->sh = old->sh;
+        ngx_http_ai_nh_init(&zone->nh, zone->sh->secret);
 
         if (zone->disk.len
             && (old->disk.len != zone->disk.len
@@ -203,6 +204,8 @@ ngx_http_ai_cache_zone_init(ngx_shm_zone_t *shm_zone, void *data)
 
     if (shm_zone->shm.exists) {
         zone->sh = shpool->data;
+        ngx_http_ai_nh_init(&zone->nh, zone->sh->secret);
+
         return NGX_OK;
     }
 
@@ -250,6 +253,7 @@ ngx_http_ai_cache_zone_init(ngx_shm_zone_t *shm_zone, void *data)
 
     shpool->data = sh;
     zone->sh = sh;
+    ngx_http_ai_nh_init(&zone->nh, sh->secret);
 
     if (zone->disk.len) {
         ngx_http_ai_cache_disk_begin(zone, shm_zone->shm.log);
@@ -401,10 +405,10 @@ ngx_http_ai_cache_unlock(ngx_http_ai_cache_zone_t *zone)
 }
 
 
-u_char *
-ngx_http_ai_cache_secret(ngx_http_ai_cache_zone_t *zone)
+ngx_http_ai_nh_t *
+ngx_http_ai_cache_nh(ngx_http_ai_cache_zone_t *zone)
 {
-    return (zone->on_disk || zone->remote) ? NULL : zone->sh->secret;
+    return (zone->on_disk || zone->remote) ? NULL : &zone->nh;
 }
 
 

@@ -5,13 +5,15 @@
 
 
 #include "test.h"
+#include "plain.h"
 #include "ngx_http_ai_cache_batch.h"
 
 
 /*
  * The first byte chooses the dialect and the operation, the rest is a body.
  * With all objects the other way round and white space everywhere it must
- * have the same key; an input of embeddings the same as in a body of its own.
+ * have the same key; an input of embeddings the same as in a body of its own;
+ * the plain form of a chat is that of the decoder.
  * Behind a line feed are answers to a batch of embeddings: what is made of
  * them must be JSON.
  */
@@ -305,6 +307,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     j.pool = pool;
 
     if (ngx_http_ai_json_parse(&j, (u_char *) data + 1, size - 1) == NGX_OK) {
+
+        if (kind == kinds) {
+            must(plain_check(pool, &j) >= 0);
+        }
 
         rc = key_of(kind, &j, &a);
 

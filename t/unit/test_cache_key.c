@@ -37,7 +37,7 @@ typedef struct {
 
 /* of all keys; NULL: SHA-256 */
 
-static u_char  *secret;
+static ngx_http_ai_nh_t  *nh;
 
 
 static doc_t  docs[] = {
@@ -417,7 +417,7 @@ ask_init(ngx_http_ai_cache_ask_t *ask, doc_t *d, ngx_http_ai_json_t *j)
     ngx_str_set(&ask->model, "m");
     ngx_str_set(&ask->scope, "acme");
     ngx_str_set(&ask->vary, "");
-    ask->secret = secret;
+    ask->nh = nh;
 }
 
 
@@ -1402,19 +1402,21 @@ test_inputs(void)
 static void
 test_secret(void)
 {
-    u_char                   one[16], two[16];
+    u_char                   secret[16];
     ngx_uint_t               i;
+    ngx_http_ai_nh_t         one, two;
     ngx_http_ai_cache_key_t  a, b, plain;
 
     static u_char            zeros[NGX_HTTP_AI_CACHE_ID_LEN - 16];
 
     pool = ngx_create_pool(4096, NULL);
 
-    memset(one, 'k', sizeof(one));
+    memset(secret, 'k', sizeof(secret));
+    ngx_http_ai_nh_init(&one, secret);
 
     ok(key_str(&docs[0], docs[0].text, &plain) == NGX_OK, "without a secret");
 
-    secret = one;
+    nh = &one;
 
     ok(key_str(&docs[0], docs[0].text, &a) == NGX_OK, "with a secret");
 
@@ -1424,22 +1426,23 @@ test_secret(void)
 
     ok(memcmp(a.id, plain.id, 16) != 0, "... and the other half another one");
 
-    secret = two;
+    nh = &two;
 
-    for (i = 0; i < sizeof(one); i++) {
-        memcpy(two, one, sizeof(one));
-        two[i] ^= 1;
+    for (i = 0; i < sizeof(secret); i++) {
+        secret[i] ^= 1;
+        ngx_http_ai_nh_init(&two, secret);
+        secret[i] ^= 1;
 
         ok(key_str(&docs[0], docs[0].text, &b) == NGX_OK && !same(&a, &b),
            "another secret, another key");
     }
 
-    memcpy(two, one, sizeof(one));
+    ngx_http_ai_nh_init(&two, secret);
 
     ok(key_str(&docs[0], docs[0].text, &b) == NGX_OK && same(&a, &b),
        "the same secret in another place");
 
-    secret = NULL;
+    nh = NULL;
 
     ngx_destroy_pool(pool);
 }
@@ -1448,11 +1451,13 @@ test_secret(void)
 int
 main(void)
 {
-    ngx_uint_t     i;
-    static u_char  bytes[16] = "0123456789abcde";
+    ngx_uint_t        i;
+    ngx_http_ai_nh_t  bytes;
+
+    ngx_http_ai_nh_init(&bytes, (u_char *) "0123456789abcdef");
 
     for (i = 0; i < 2; i++) {
-        secret = i ? bytes : NULL;
+        nh = i ? &bytes : NULL;
 
         test_changes();
         test_pairs();
@@ -1463,7 +1468,7 @@ main(void)
         test_inputs();
     }
 
-    secret = NULL;
+    nh = NULL;
 
     test_secret();
 

@@ -87,10 +87,11 @@ static void
 test_inputs(void)
 {
     char                     scope[2048];
-    u_char                   secret[16] = "a secret of zone";
+    u_char                   secret[] = "a secret of zone";
     size_t                   i;
     uint64_t                 tag[2];
     ngx_str_t                text;
+    ngx_http_ai_nh_t         nh;
     ngx_http_ai_cache_ask_t  a;
     ngx_http_ai_cache_key_t  key;
 
@@ -142,15 +143,17 @@ test_inputs(void)
     other(&a, &body, "another number of values");
 
     a = ask;
-    a.secret = secret;
+    ngx_http_ai_nh_init(&nh, secret);
+    a.nh = &nh;
     other(&a, &body, "a zone with a secret");
 
     keep(&a, &body, 's');
     ok(find(&a, &body, tag, &key) == NGX_OK && key.id[0] == 's',
        "what was kept for it");
 
-    for (i = 0; i < sizeof(secret); i++) {
+    for (i = 0; i < NGX_HTTP_AI_SIPHASH_SECRET; i++) {
         secret[i] ^= 1;
+        ngx_http_ai_nh_init(&nh, secret);
         other(&a, &body, "another secret");
         secret[i] ^= 1;
     }
