@@ -106,4 +106,29 @@ is(scalar(grep { ($closed{$_} // 0) > ($opened{$_} // 0) } keys %closed), 0,
 
 $gw->finish;
 
+# a block of 8k for what takes three of 4k, unless there is another size
+for (['', '', 8192], ['request_pool_size 4k;', '', 4096],
+     ['request_pool_size 12k;', '', 12288], ['', 'request_pool_size 6k;', 6144],
+     ['request_pool_size 12k;', 'request_pool_size 4k;', 4096])
+{
+    my ($http, $server, $size) = @$_;
+
+    my $g = gateway(<<"END", level => 'debug', server => <<"SERVER");
+    $http
+    ai_provider p { dialect openai; endpoint $url; key none; }
+END
+    $server
+    location /v1/ { ai_pass p; }
+SERVER
+
+    $g->client->post('/v1/chat/completions', chat('ok'));
+
+    # the last one before a request is its own
+    my ($made) = $g->error_log
+        =~ /.*memalign: \S+:(\d+) \@16\n.*http process request line/s;
+
+    is($made, $size, "request pool, http: '$http', server: '$server'");
+    $g->finish;
+}
+
 done_testing();

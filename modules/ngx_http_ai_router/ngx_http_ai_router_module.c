@@ -7,8 +7,14 @@
 #include "ngx_http_ai_router_exec.h"
 
 
+/* of requests: that of nginx, and of a server that has none of its own */
+#define NGX_HTTP_AI_POOL_DEFAULT  4096
+#define NGX_HTTP_AI_POOL_SIZE     8192
+
+
 static ngx_int_t ngx_http_ai_router_preconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_ai_router_postconfiguration(ngx_conf_t *cf);
+static void ngx_http_ai_router_pool_size(ngx_conf_t *cf);
 static void *ngx_http_ai_router_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_ai_router_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_ai_router_merge_loc_conf(ngx_conf_t *cf, void *parent,
@@ -136,6 +142,10 @@ ngx_http_ai_router_postconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
+    if (amcf->locations.nelts) {
+        ngx_http_ai_router_pool_size(cf);
+    }
+
     ngx_http_next_header_filter = ngx_http_top_header_filter;
     ngx_http_top_header_filter = ngx_http_ai_router_header_filter;
 
@@ -143,6 +153,35 @@ ngx_http_ai_router_postconfiguration(ngx_conf_t *cf)
     ngx_http_top_body_filter = ngx_http_ai_router_body_filter;
 
     return NGX_OK;
+}
+
+
+/*
+ * A request that is passed on needs more than one block of nginx's default
+ * size; the pool is that of the address's default server, whatever comes.
+ */
+
+static void
+ngx_http_ai_router_pool_size(ngx_conf_t *cf)
+{
+    ngx_uint_t                  i;
+    ngx_http_core_srv_conf_t   *cscf, **servers;
+    ngx_http_core_main_conf_t  *cmcf;
+
+    cscf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
+
+    if (cscf->request_pool_size != NGX_CONF_UNSET_SIZE) {
+        return;
+    }
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+    servers = cmcf->servers.elts;
+
+    for (i = 0; i < cmcf->servers.nelts; i++) {
+        if (servers[i]->request_pool_size == NGX_HTTP_AI_POOL_DEFAULT) {
+            servers[i]->request_pool_size = NGX_HTTP_AI_POOL_SIZE;
+        }
+    }
 }
 
 
