@@ -47,7 +47,6 @@ typedef struct {
 static ngx_http_ai_learned_t *ngx_http_ai_learned_get(
     ngx_http_ai_learned_table_t *table, ngx_http_ai_ctx_t *ctx,
     ngx_uint_t caller, ngx_uint_t create);
-static uint64_t ngx_http_ai_learned_hash(uint64_t hash, ngx_str_t *name);
 static void ngx_http_ai_learned_add(ngx_http_ai_learned_t *e, int64_t n);
 static ngx_uint_t ngx_http_ai_learned_bucket(int64_t n);
 static int64_t ngx_http_ai_learned_value(ngx_uint_t bucket);
@@ -232,34 +231,6 @@ ngx_http_ai_output_learn(ngx_http_ai_ratelimit_main_conf_t *rmcf,
 }
 
 
-static uint64_t
-ngx_http_ai_learned_hash(uint64_t hash, ngx_str_t *name)
-{
-    size_t    len;
-    u_char   *p;
-    uint64_t  n;
-
-    p = name->data;
-    hash ^= name->len;
-
-    for (len = name->len; len >= 8; len -= 8) {
-        ngx_memcpy(&n, p, 8);
-        p += 8;
-
-        hash = (hash ^ n) * 0x9e3779b97f4a7c15;
-        hash ^= hash >> 29;
-    }
-
-    for (n = 0; len; len--) {
-        n = n << 8 | *p++;
-    }
-
-    hash = (hash ^ n) * 0x9e3779b97f4a7c15;
-
-    return hash ^ hash >> 29;
-}
-
-
 /* of a model, or of a model and its caller; NULL: there is none */
 
 static ngx_http_ai_learned_t *
@@ -267,7 +238,6 @@ ngx_http_ai_learned_get(ngx_http_ai_learned_table_t *table,
     ngx_http_ai_ctx_t *ctx, ngx_uint_t caller, ngx_uint_t create)
 {
     uint32_t                hash;
-    uint64_t                n;
     ngx_uint_t              i;
     ngx_http_ai_learned_t  *e, *old;
 
@@ -275,13 +245,12 @@ ngx_http_ai_learned_get(ngx_http_ai_learned_table_t *table,
         return NULL;
     }
 
-    n = ngx_http_ai_learned_hash(0, &ctx->model);
+    hash = ngx_murmur_hash2(ctx->model.data, ctx->model.len);
 
     if (caller) {
-        n = ngx_http_ai_learned_hash(n, &ctx->principal->key_id);
+        hash = ngx_hash(hash, ngx_murmur_hash2(ctx->principal->key_id.data,
+                                               ctx->principal->key_id.len));
     }
-
-    hash = (uint32_t) (n >> 32);
 
     if (hash == 0) {
         hash = 1;
