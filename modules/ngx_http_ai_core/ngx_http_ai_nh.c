@@ -116,7 +116,7 @@ ngx_http_ai_nh_tag(ngx_http_ai_nh_t *nh, ngx_str_t *texts, ngx_uint_t n,
     }
 
     ngx_http_ai_sip_words(&out.sip, out.words, out.n);
-    ngx_http_ai_sip_end(&out.sip, tag);
+    ngx_http_ai_sip_end(&out.sip, NULL, 0, tag);
 }
 
 

@@ -18,8 +18,6 @@
     v[2] = ngx_http_ai_rotl(v[2], 32)
 
 
-static void ngx_http_ai_sip(u_char *secret, u_char *data, size_t len,
-    uint64_t *tag, ngx_uint_t fast);
 static void ngx_http_ai_sip_begin(uint64_t *v, u_char *secret);
 static void ngx_http_ai_sip_last(uint64_t *v, u_char *data, size_t len,
     uint64_t *tag, ngx_uint_t fast);
@@ -28,22 +26,6 @@ static void ngx_http_ai_sip_last(uint64_t *v, u_char *data, size_t len,
 void
 ngx_http_ai_siphash128(u_char *secret, u_char *data, size_t len, uint64_t *tag)
 {
-    ngx_http_ai_sip(secret, data, len, tag, 0);
-}
-
-
-void
-ngx_http_ai_siphash128_fast(u_char *secret, u_char *data, size_t len,
-    uint64_t *tag)
-{
-    ngx_http_ai_sip(secret, data, len, tag, 1);
-}
-
-
-static void
-ngx_http_ai_sip(u_char *secret, u_char *data, size_t len, uint64_t *tag,
-    ngx_uint_t fast)
-{
     u_char    *last;
     uint64_t   m, v[4];
 
@@ -51,27 +33,16 @@ ngx_http_ai_sip(u_char *secret, u_char *data, size_t len, uint64_t *tag,
 
     last = data + (len & ~(size_t) 7);
 
-    if (fast) {
-        for ( /* void */ ; data < last; data += 8) {
-            ngx_memcpy(&m, data, 8);
+    for ( /* void */ ; data < last; data += 8) {
+        ngx_memcpy(&m, data, 8);
 
-            v[3] ^= m;
-            ngx_http_ai_sip_round(v);
-            v[0] ^= m;
-        }
-
-    } else {
-        for ( /* void */ ; data < last; data += 8) {
-            ngx_memcpy(&m, data, 8);
-
-            v[3] ^= m;
-            ngx_http_ai_sip_round(v);
-            ngx_http_ai_sip_round(v);
-            v[0] ^= m;
-        }
+        v[3] ^= m;
+        ngx_http_ai_sip_round(v);
+        ngx_http_ai_sip_round(v);
+        v[0] ^= m;
     }
 
-    ngx_http_ai_sip_last(v, data, len, tag, fast);
+    ngx_http_ai_sip_last(v, data, len, tag, 0);
 }
 
 
@@ -162,7 +133,8 @@ ngx_http_ai_sip_words(ngx_http_ai_sip_t *sip, uint64_t *words, ngx_uint_t n)
 
 
 void
-ngx_http_ai_sip_end(ngx_http_ai_sip_t *sip, uint64_t *tag)
+ngx_http_ai_sip_end(ngx_http_ai_sip_t *sip, u_char *rest, size_t len,
+    uint64_t *tag)
 {
-    ngx_http_ai_sip_last(sip->v, NULL, (size_t) sip->size, tag, 1);
+    ngx_http_ai_sip_last(sip->v, rest, (size_t) sip->size + len, tag, 1);
 }

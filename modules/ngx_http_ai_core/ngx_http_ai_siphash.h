@@ -30,12 +30,8 @@
 void ngx_http_ai_siphash128(u_char *secret, u_char *data, size_t len,
     uint64_t *tag);
 
-/* SipHash-1-3 */
-void ngx_http_ai_siphash128_fast(u_char *secret, u_char *data, size_t len,
-    uint64_t *tag);
 
-
-/* SipHash-1-3 of words, some at a time */
+/* SipHash-1-3 of words, some at a time, and of a rest that is less than one */
 
 typedef struct {
     uint64_t                   v[4];
@@ -46,7 +42,8 @@ typedef struct {
 void ngx_http_ai_sip_init(ngx_http_ai_sip_t *sip, u_char *secret);
 void ngx_http_ai_sip_words(ngx_http_ai_sip_t *sip, uint64_t *words,
     ngx_uint_t n);
-void ngx_http_ai_sip_end(ngx_http_ai_sip_t *sip, uint64_t *tag);
+void ngx_http_ai_sip_end(ngx_http_ai_sip_t *sip, u_char *rest, size_t len,
+    uint64_t *tag);
 
 
 #endif /* _NGX_HTTP_AI_SIPHASH_H_INCLUDED_ */

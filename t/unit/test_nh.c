@@ -12,6 +12,7 @@
 
 #include "test.h"
 #include "ngx_http_ai_nh.h"
+#include "siphash.h"
 
 
 #define WORDS  (NGX_HTTP_AI_NH_BLOCK / 8 + 2)
@@ -137,7 +138,7 @@ reference(ngx_str_t *texts, ngx_uint_t n, uint64_t *tag)
         p += 8;
     }
 
-    ngx_http_ai_siphash128_fast(own, buf, p - buf, tag);
+    siphash_fast(own, buf, p - buf, tag);
 
     free(buf);
 }
