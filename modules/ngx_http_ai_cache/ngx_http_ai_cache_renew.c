@@ -32,12 +32,11 @@ static ngx_int_t ngx_http_ai_cache_names(ngx_http_ai_cached_t *c,
     ngx_str_t *text, ngx_http_ai_cache_names_t *names);
 static ngx_int_t ngx_http_ai_cache_names_first(ngx_str_t *text,
     ngx_uint_t created, ngx_http_ai_cache_names_t *names);
-static ngx_int_t ngx_http_ai_cache_plain(u_char *p, u_char *last,
+static ngx_int_t ngx_http_ai_cache_unescaped(u_char *p, u_char *last,
     ngx_str_t *s);
 static ngx_int_t ngx_http_ai_cache_names_parse(ngx_http_ai_cached_t *c,
     ngx_str_t *text, ngx_http_ai_cache_names_t *names);
-static void ngx_http_ai_cache_new_id(ngx_str_t *id);
-static uint64_t ngx_http_ai_cache_random(void);
+static void ngx_http_ai_cache_new_id(ngx_http_ai_cached_t *c, ngx_str_t *id);
 static void ngx_http_ai_cache_renew_chunks(ngx_http_ai_cache_names_t *names,
     ngx_str_t *old, u_char *start, u_char *p, u_char *last);
 static void ngx_http_ai_cache_renew_line(ngx_http_ai_cache_names_t *names,
@@ -115,7 +114,7 @@ ngx_http_ai_cache_renew(ngx_http_ai_cached_t *c, ngx_str_t *data)
 
     if (names.id.len) {
         ngx_memcpy(names.old_id, names.id.data, names.id.len);
-        ngx_http_ai_cache_new_id(&names.id);
+        ngx_http_ai_cache_new_id(c, &names.id);
     }
 
     if (names.created.len) {
@@ -218,7 +217,7 @@ ngx_http_ai_cache_names_first(ngx_str_t *text, ngx_uint_t created,
     do {
         p = ngx_http_ai_json_skip_space(p + 1, last);
 
-        if (ngx_http_ai_cache_plain(p, last, &key) != NGX_OK) {
+        if (ngx_http_ai_cache_unescaped(p, last, &key) != NGX_OK) {
             return NGX_DECLINED;
         }
 
@@ -230,7 +229,7 @@ ngx_http_ai_cache_names_first(ngx_str_t *text, ngx_uint_t created,
 
         p = ngx_http_ai_json_skip_space(p + 1, last);
 
-        if (ngx_http_ai_cache_plain(p, last, &value) == NGX_OK) {
+        if (ngx_http_ai_cache_unescaped(p, last, &value) == NGX_OK) {
 
             if (ngx_http_ai_str_is(&key, "id")) {
                 names->id = value;
@@ -267,7 +266,7 @@ ngx_http_ai_cache_names_first(ngx_str_t *text, ngx_uint_t created,
 /* a string in which nothing is escaped */
 
 static ngx_int_t
-ngx_http_ai_cache_plain(u_char *p, u_char *last, ngx_str_t *s)
+ngx_http_ai_cache_unescaped(u_char *p, u_char *last, ngx_str_t *s)
 {
     u_char  *end;
 
@@ -338,7 +337,7 @@ ngx_http_ai_cache_names_parse(ngx_http_ai_cached_t *c, ngx_str_t *text,
 /* what is behind its prefix ("chatcmpl-", "msg_") is drawn anew */
 
 static void
-ngx_http_ai_cache_new_id(ngx_str_t *id)
+ngx_http_ai_cache_new_id(ngx_http_ai_cached_t *c, ngx_str_t *id)
 {
     u_char      *p, *end;
     uint64_t     n;
@@ -357,7 +356,7 @@ ngx_http_ai_cache_new_id(ngx_str_t *id)
     for (left = 0; p < end; p++, left--) {
 
         if (left == 0) {
-            n = ngx_http_ai_cache_random();
+            n = c->zone->api->random();
             left = 16;
         }
 
@@ -366,31 +365,6 @@ ngx_http_ai_cache_new_id(ngx_str_t *id)
             n >>= 4;
         }
     }
-}
-
-
-/* splitmix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom
- * number generators", 2014; what it draws need not be secret */
-
-static uint64_t
-ngx_http_ai_cache_random(void)
-{
-    uint64_t  n;
-
-    static uint64_t  state;
-
-    if (state == 0) {
-        state = ((uint64_t) ngx_random() << 32) ^ (uint64_t) ngx_random()
-                ^ ((uint64_t) ngx_pid << 16);
-    }
-
-    state += 0x9e3779b97f4a7c15;
-
-    n = state;
-    n = (n ^ (n >> 30)) * 0xbf58476d1ce4e5b9;
-    n = (n ^ (n >> 27)) * 0x94d049bb133111eb;
-
-    return n ^ (n >> 31);
 }
 
 

@@ -37,7 +37,7 @@
 
 
 /* changes with any change of what is below */
-#define NGX_HTTP_AI_ABI  8
+#define NGX_HTTP_AI_ABI  9
 
 #define NGX_HTTP_AI_VERSION  "0.1.0"
 
@@ -346,6 +346,9 @@ typedef struct {
     /* in a merge: requests of the location are parsed with all nodes at once,
      * as they will be needed */
     void  (*parse_whole)(ngx_conf_t *cf);
+
+    /* 64 bits at random, unique enough for a name, and not a secret */
+    uint64_t  (*random)(void);
 
     /* is the request's location one of these? */
     ngx_uint_t  (*enabled)(ngx_http_request_t *r);

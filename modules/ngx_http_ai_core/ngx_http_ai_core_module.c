@@ -187,6 +187,7 @@ static const ngx_http_ai_api_t  ngx_http_ai_core_api_table = {
     ngx_http_ai_core_enable,
     ngx_http_ai_core_serves,
     ngx_http_ai_core_parse_whole,
+    ngx_http_ai_random,
     ngx_http_ai_core_enabled,
     ngx_http_ai_core_add_hook,
     ngx_http_ai_core_add_permit,
@@ -474,7 +475,7 @@ ngx_http_ai_core_init_process(ngx_cycle_t *cycle)
     }
 #endif
 
-    ngx_http_ai_request_id_seed();
+    ngx_http_ai_random_seed();
 
     return ngx_http_ai_data_init_process(cycle);
 }

@@ -96,7 +96,8 @@ ngx_int_t ngx_http_ai_observe(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx,
     uint64_t counted);
 
 /* seeds the generator of request ids in a worker */
-void ngx_http_ai_request_id_seed(void);
+void ngx_http_ai_random_seed(void);
+uint64_t ngx_http_ai_random(void);
 
 /* ngx_http_ai_error.c */
 

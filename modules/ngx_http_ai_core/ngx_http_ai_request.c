@@ -64,7 +64,7 @@ static ngx_http_ai_path_t  ngx_http_ai_paths[] = {
 };
 
 
-static uint64_t  ngx_http_ai_id_state[2];
+static uint64_t  ngx_http_ai_random_state[2];
 
 
 ngx_http_ai_ctx_t *
@@ -271,35 +271,35 @@ ngx_http_ai_detect(ngx_http_request_t *r, ngx_http_ai_ctx_t *ctx)
 
 
 void
-ngx_http_ai_request_id_seed(void)
+ngx_http_ai_random_seed(void)
 {
     ngx_time_t  *tp;
 
     tp = ngx_timeofday();
 
-    ngx_http_ai_id_state[0] = ((uint64_t) ngx_random() << 33)
-                              ^ ((uint64_t) ngx_random() << 2)
-                              ^ ((uint64_t) ngx_pid << 16);
-    ngx_http_ai_id_state[1] = ((uint64_t) tp->sec << 20) ^ tp->msec
-                              ^ ((uint64_t) ngx_random() << 31);
+    ngx_http_ai_random_state[0] = ((uint64_t) ngx_random() << 33)
+                                  ^ ((uint64_t) ngx_random() << 2)
+                                  ^ ((uint64_t) ngx_pid << 16);
+    ngx_http_ai_random_state[1] = ((uint64_t) tp->sec << 20) ^ tp->msec
+                                  ^ ((uint64_t) ngx_random() << 31);
 }
 
 
-/* xorshift128+: unique enough for a name, and not a secret */
+/* xorshift128+ */
 
-static uint64_t
-ngx_http_ai_id_next(void)
+uint64_t
+ngx_http_ai_random(void)
 {
     uint64_t  a, b;
 
-    a = ngx_http_ai_id_state[0];
-    b = ngx_http_ai_id_state[1];
+    a = ngx_http_ai_random_state[0];
+    b = ngx_http_ai_random_state[1];
 
-    ngx_http_ai_id_state[0] = b;
+    ngx_http_ai_random_state[0] = b;
     a ^= a << 23;
     a ^= a >> 17;
     a ^= b ^ (b >> 26);
-    ngx_http_ai_id_state[1] = a;
+    ngx_http_ai_random_state[1] = a;
 
     return a + b;
 }
@@ -339,8 +339,8 @@ ngx_http_ai_request_id(ngx_http_request_t *r, ngx_str_t *id)
         return NGX_ERROR;
     }
 
-    v[0] = ngx_http_ai_id_next();
-    v[1] = ngx_http_ai_id_next();
+    v[0] = ngx_http_ai_random();
+    v[1] = ngx_http_ai_random();
 
     id->data = p;
     p = ngx_cpymem(p, "req_", sizeof("req_") - 1);
