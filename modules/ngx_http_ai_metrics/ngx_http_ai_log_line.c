@@ -409,11 +409,7 @@ ngx_http_ai_log_line(u_char *p, ngx_http_request_t *r,
     p = ngx_cpymem(p, ctx->request_id.data, ctx->request_id.len);
     *p++ = '"';
 
-    if (rec->trace_id.len) {
-        p = ngx_http_ai_log_lit(p, ",\"trace_id\":\"");
-        p = ngx_cpymem(p, rec->trace_id.data, NGX_HTTP_AI_TRACE_ID);
-        *p++ = '"';
-    }
+    ngx_http_ai_log_word(p, "trace_id", &rec->trace_id);
 
     p = ngx_http_ai_log_lit(p, ",\"client\":\"");
     p = ngx_cpymem(p, r->connection->addr_text.data,
